@@ -43,7 +43,7 @@ _RTT_S = {"isp-a": 0.012, "isp-b": 0.021}
 
 
 def start(world: World, more: str = "") -> None:
-    """All that runs on the host; other users may look into `world.run_dir`."""
+    """All that runs on the host, in directories that other users may look into."""
     token = world.run_dir / "control.token"
     token.write_text(f"{CONTROL}\n")
     token.chmod(0o600)

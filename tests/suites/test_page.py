@@ -152,7 +152,7 @@ def pictures(chromium: Browser, folder: Path) -> None:
 def shows_a_fault_soon(world: World, chromium: Browser) -> None:
     with visit(chromium) as seen:
         expect(seen.page.locator("#part-uplink-isp-a .state.up")).to_have_count(3)
-        delays_s = browser.delays_s(world, seen.page, 3)
+        delays_s = browser.delays_s(world, seen.page, "isp-a", 3)
         expect(seen.page).to_have_title("Both uplinks work; new connections use isp-a. – www")
     print("from event to page:", [round(delay_s, 2) for delay_s in delays_s])
     assert median(delays_s) < 1.0
@@ -172,12 +172,12 @@ def reports_an_outage(chromium: Browser) -> None:
         page = seen.page
         rows = page.locator("tbody tr", has_text=CAUSE)
         assert rows.count() == 12  # six, of both families
-        rows.first.get_by_role("link", name="page: report on").click()
+        rows.first.get_by_role("link", name="page of the report on").click()
         expect(page.locator("h1")).to_contain_text("Outage of isp-a")
         expect(page.locator("pre")).to_contain_text(CAUSE)
-        text = page.request.get(f"{page.url}.txt")
-        assert text.headers["content-type"] == "text/plain; charset=utf-8"
-        assert text.text() == page.locator("pre").text_content()
+        read = "async a => [a.headers.get('Content-Type'), await a.text()]"
+        answer = page.evaluate(f"fetch(`${{location}}.txt`).then({read})")
+        assert answer == ["text/plain; charset=utf-8", page.locator("pre").text_content()]
 
 
 def is_accessible(chromium: Browser) -> None:
@@ -193,7 +193,7 @@ def is_accessible(chromium: Browser) -> None:
 
 def an_outage(page: Page) -> str:
     page.goto(f"{browser.AT}/outages")
-    path = page.get_by_role("link", name="page: report on").first.get_attribute("href")
+    path = page.get_by_role("link", name="page of the report on").first.get_attribute("href")
     return str(path)
 
 

@@ -24,6 +24,8 @@ class Engine:
         self.events: list[Event] = []
         self.last = 1000
         self.asked: list[Any] = []
+        self.answers = asyncio.Event()  # else it only listens
+        self.answers.set()
         self._new = asyncio.Condition()
 
     async def note(self, event: Event) -> Event:
@@ -37,6 +39,7 @@ class Engine:
         try:
             request = parse(await reader.readline())
             self.asked.append(request)
+            await self.answers.wait()
             writer.write(encode_reply(await self._answer(request)))
             await writer.drain()
         finally:

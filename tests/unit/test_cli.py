@@ -376,3 +376,23 @@ def test_plan_json_has_every_table_by_its_name(
     told = json.loads(capsys.readouterr().out)
     assert told["tables"] == tables
     assert "ruleset" not in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("tcp", "any", "1.1.1.1:65536"), "a port is at most 65535"),
+        (("tcp", "[2001:db8::1]:99999", "2001:db8::2"), "a port is at most 65535"),
+        (("tcp", "any", "fe80::1%eth0"), "has a zone"),
+        (("--mark=0x100000000", "tcp", "any", "1.1.1.1"), "is not a mark"),
+        (("--mark=-1", "tcp", "any", "1.1.1.1"), "is not a mark"),
+        (("--user=-5", "tcp", "any", "1.1.1.1"), "--user"),
+        (("--iif=a/b", "tcp", "any", "1.1.1.1"), "not the name of an interface"),
+        (("--iif=a\0b", "tcp", "any", "1.1.1.1"), "not the name of an interface"),
+    ],
+)
+def test_explain_is_not_asked_what_no_packet_has(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], why: str
+) -> None:
+    assert main.run(["explain", *arguments]) == 2
+    assert why in capsys.readouterr().err

@@ -34,6 +34,7 @@ from ifdefault.ipc.control.protocol import (
     Status,
     UplinkChanged,
 )
+from ifdefault.model import report_text
 from ifdefault.model.changes import Changes
 from ifdefault.model.errors import ConfigError, HostError, Problem
 from ifdefault.model.health import Decision, Health, TargetHealth
@@ -368,7 +369,7 @@ def test_the_state_of_the_uplinks(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )  # fmt: skip
 def test_ages(seconds: float, text: str) -> None:
-    assert paths.age(seconds) == text
+    assert report_text.age(seconds) == text
 
 
 @pytest.mark.parametrize(
@@ -379,7 +380,7 @@ def test_ages(seconds: float, text: str) -> None:
     ],
 )  # fmt: skip
 def test_rates(bits: float, text: str) -> None:
-    assert paths.rate(bits) == text
+    assert report_text.rate(bits) == text
 
 
 WELL = HostStatus(True, (), (), {}, {}, (), ())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sqlite3
 import time
 from datetime import UTC, datetime
 from pathlib import Path as FilePath
@@ -13,9 +15,9 @@ from click.testing import CliRunner
 
 from ifdefault.cli.main import cli
 from ifdefault.cli.show import history as show
+from ifdefault.model.report_text import duration, size
 from ifdefault.monitor.history.budget import budget, month_of
 from ifdefault.monitor.history.file import HistoryFile
-from ifdefault.monitor.history.outage_report import duration
 from ifdefault.monitor.history.reader import history_dir
 from ifdefault.monitor.history.records import (
     DAY_S,
@@ -172,7 +174,7 @@ def test_durations(seconds: float, text: str) -> None:
     [(999, "999 B"), (1000, "1.0 kB"), (123_456_789, "123 MB"), (999_960_000_000, "1.0 TB")],
 )
 def test_amounts(count: int, text: str) -> None:
-    assert show.amount(count) == text
+    assert size(count) == text
 
 
 @pytest.mark.parametrize(
@@ -208,3 +210,47 @@ def test_a_forecast_is_by_the_rate_of_the_last_days() -> None:
 def test_little_is_no_ground_for_a_forecast() -> None:
     now = datetime.fromtimestamp(NOW).astimezone()
     assert budget([Traffic(int(NOW) - HOUR_S, "b", 1, 1)], 0, 1, now).forecast is None
+
+
+ENDLESS = """
+DROP TABLE span;
+CREATE VIEW span AS
+WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n)
+SELECT x AS id, 1 AS uplink, 4 AS family, 'up' AS state, x AS since, NULL AS until, '' AS cause
+FROM n;
+"""
+
+
+@pytest.mark.parametrize("name", ["history.sqlite", "history.sqlite-journal", "history.sqlite-wal"])
+def test_root_does_not_wait_for_a_pipe_of_the_monitors_user(tmp_path: FilePath, name: str) -> None:
+    folder = history_dir(tmp_path)
+    HistoryFile(folder).write(Batch(seen=NOW), NOW, (), DAY_S)
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
+    result = CliRunner().invoke(cli, ["--state-dir", str(tmp_path), "history"])
+    assert "can't be read: not a regular file" in str(result.exception)
+
+
+def test_a_history_that_has_just_begun_does_not_say_that_nobody_records(
+    tmp_path: FilePath,
+) -> None:
+    HistoryFile(history_dir(tmp_path)).open()
+    done = CliRunner().invoke(cli, ["--state-dir", str(tmp_path), "history"])
+    assert "nothing has been recorded yet" in done.output
+    assert "1970" not in done.output
+
+
+def test_a_history_that_is_still_empty_is_none_yet(tmp_path: FilePath) -> None:
+    history_dir(tmp_path).mkdir()
+    (history_dir(tmp_path) / "history.sqlite").touch()
+    done = CliRunner().invoke(cli, ["--state-dir", str(tmp_path), "history"])
+    assert "nothing has been recorded yet" in str(done.exception)
+
+
+def test_root_does_not_run_what_the_monitors_user_has_put_into_it(tmp_path: FilePath) -> None:
+    folder = history_dir(tmp_path)
+    HistoryFile(folder).write(Batch(seen=NOW), NOW, (), DAY_S)
+    with sqlite3.connect(folder / "history.sqlite") as db:
+        db.executescript(ENDLESS)
+    result = CliRunner().invoke(cli, ["--state-dir", str(tmp_path), "history"])
+    assert "has views or triggers" in str(result.exception)

@@ -29,8 +29,8 @@ from ifdefault.daemon.control import endpoint, server
 from ifdefault.daemon.control.server import Control
 from ifdefault.ipc import codec
 from ifdefault.ipc.codec import DecodeError, from_json, to_json
-from ifdefault.ipc.control import client, protocol
-from ifdefault.ipc.control.client import NotRunning, Peer, ask
+from ifdefault.ipc.control import async_client, client, protocol
+from ifdefault.ipc.control.client import OPEN_SOCKET, NotRunning, Peer, ask
 from ifdefault.ipc.control.protocol import (
     Asks,
     Command,
@@ -407,6 +407,33 @@ def test_a_token_permits_it_and_wrong_ones_are_refused_late_one_after_another(
     with pytest.raises(HostError, match="internal error"):
         engine.ask(right)
     assert right.token not in caplog.text
+
+
+def test_wrong_tokens_leave_room_for_those_who_read(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uid = NOBODY
+    monkeypatch.setattr(endpoint, "credentials", lambda _: Peer(1, uid, uid))
+    right, wrong = (SetUplink("a", "down", token=text) for text in ("right-" * 4, "wrong-" * 4))
+    engine.control_token = right.token
+    with ExitStack() as stack:
+
+        def send_wrong() -> bytes:
+            sock = stack.enter_context(engine.connect())
+            sock.settimeout(0.05)
+            sock.sendall(protocol.encode_request(wrong))
+            try:
+                return sock.recv(1000)
+            except TimeoutError:
+                return b""
+
+        assert [send_wrong() for _ in range(server.MOST_WRONG)] == [b""] * server.MOST_WRONG
+        assert b"too many wrong tokens" in send_wrong()
+        with pytest.raises(HostError, match="too many wrong tokens; try again in a minute"):
+            engine.ask(right)
+        assert engine.ask(Status()) == REPLIES[Status]
+        uid += 1
+        assert engine.ask(right) == REPLIES[SetUplink], "other users' are heard"
 
 
 def can_become(uid: int) -> bool:
@@ -792,3 +819,29 @@ def test_who_asks_loads_no_asyncio() -> None:
         " assert not {'asyncio', 'pydantic'} & {*sys.modules}"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_who_waits_for_news_waits_for_the_backlog(tmp_path: Path) -> None:
+    """As long as others connect faster than the engine accepts."""
+    reply = protocol.encode_reply(REPLIES[Status])
+
+    async def work() -> None:
+        with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as crowd:
+            listener.bind(str(tmp_path / OPEN_SOCKET))
+            listener.listen(0)
+            crowd.connect(str(tmp_path / OPEN_SOCKET))
+            asking = asyncio.create_task(async_client.ask(tmp_path, Status(), 5.0))
+            await asyncio.sleep(0.1)
+            assert not asking.done()
+            listener.accept()[0].close()
+            await asyncio.sleep(0.1)
+            with listener.accept()[0] as accepted:
+                accepted.sendall(reply)
+                assert await asking == REPLIES[Status]
+            crowd.close()
+            with socket.socket(socket.AF_UNIX) as again:
+                again.connect(str(tmp_path / OPEN_SOCKET))
+                with pytest.raises(HostError, match=r"no answer from the daemon in 0\.2 s"):
+                    await async_client.ask(tmp_path, Status(), 0.2)
+
+    asyncio.run(work())

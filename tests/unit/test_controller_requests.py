@@ -75,6 +75,13 @@ def test_an_uplink_that_is_not_there_is_refused(host: Host) -> None:
     assert host.every(f.SaveForced) == []
 
 
+@pytest.mark.parametrize("state", ["auto", "up", "down"])
+def test_only_a_drain_has_a_timeout(host: Host, state: Forced) -> None:
+    host.receive(e.UplinkRequested(7, "isp-a", state, 60))
+    assert refusal(host, 7) == "only a drain has a timeout; leave out timeout_s"
+    assert host.every(f.SaveForced) == []
+
+
 def test_an_unconfigured_uplink_may_be_set_to_auto() -> None:
     host = Host().start(e.Started(CONFIG, forced=(("isp-c", "down"),)))
     host.receive(e.UplinkRequested(7, "isp-c", "auto"), e.UplinkRequested(8, "isp-c", "down"))

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
+
 from ifdefault import __version__
 from ifdefault.daemon.dns.cookie_secrets import CookieSecrets
 from ifdefault.daemon.dns.embedded import Nameserver
 from ifdefault.daemon.event_log import EventLog
+from ifdefault.daemon.process import dns_connection
+from ifdefault.daemon.process.dns_connection import Connection
 from ifdefault.daemon.process.dns_server import DnsServerProcess
 from ifdefault.host.store import Store
 from ifdefault.ipc import messages
-from ifdefault.ipc.messages import DNS_VERSION, Listen, ZoneEnd, version_of
+from ifdefault.ipc.messages import DNS_VERSION, Listen, Ready, Served, ZoneEnd, encode, version_of
 from ifdefault.model.config import DaemonConfig
 from ifdefault.model.dns import ServerConfig
 
@@ -59,6 +64,32 @@ def test_a_successor_without_sockets_gets_all(tmp_path: Path) -> None:
         await nameserver.close()
 
     asyncio.run(main())
+
+
+def test_what_a_server_of_another_version_reports_is_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It answers until another has taken over, and must not be killed for it."""
+    monkeypatch.setattr(dns_connection, "privileges_kept", lambda *_: "")  # this process stands in
+    ended: list[str] = []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(tmp_path / "dns.sock"))
+        listener.listen()
+
+        async def main() -> None:
+            connection = Connection(
+                tmp_path / "dns.sock", lambda *_: None, lambda _, cause: ended.append(cause)
+            )
+            with listener.accept()[0] as server:
+                server.send(encode(Ready(os.getpid(), "0.1.0")))
+                await connection.ready
+                server.send(b'[{"type": "Served", "more": 1}]')
+                server.send(encode(Served((), ())))
+            while not ended:  # it has read all, up to the end
+                await asyncio.sleep(0.01)
+
+        asyncio.run(main())
+    assert ended == [""]
 
 
 def test_a_full_run_directory_costs_no_more_than_a_warning(tmp_path: Path) -> None:

@@ -96,6 +96,27 @@ def test_an_engine_that_lost_its_serials_is_heard(tmp_path: Path) -> None:
     _run(test)
 
 
+def test_an_engine_that_answers_too_late_tells_no_event_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "_PATIENCE_S", 0.05)
+
+    async def test() -> None:
+        engine = Engine()
+        async with running(engine, tmp_path), aclosing(follow(tmp_path, every_s=0.2)) as reports:
+            await _next(reports, Sample)
+            engine.answers.clear()  # but not what waits for events
+            await _next(reports, Away)
+            new = await engine.note(_event("meanwhile"))
+            engine.answers.set()
+            await _next(reports, Back)
+            assert await _next(reports, NewEvents) == NewEvents((new,))
+            later = await engine.note(_event("later"))
+            assert await _next(reports, NewEvents) == NewEvents((later,))
+
+    _run(test)
+
+
 def test_a_storm_of_events_is_no_storm_of_requests(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

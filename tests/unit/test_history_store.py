@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import sqlite3
 from pathlib import Path as FilePath
+from tempfile import TemporaryDirectory
 
 import pytest
 
+from ifdefault.ipc import privileges
 from ifdefault.model.errors import HostError
 from ifdefault.model.report import Event
 from ifdefault.monitor.history.file import HistoryFile
@@ -252,20 +254,28 @@ def test_what_isnt_ours_to_read_is_said(tmp_path: FilePath) -> None:
         pass
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
-def test_another_user_reads_without_write_access(tmp_path: FilePath, file: HistoryFile) -> None:
-    _write(file, _minute(T), T + 60)
-    for folder in (tmp_path, *list(tmp_path.parents)[:2]):
-        folder.chmod(0o755)
-    if (pid := os.fork()) == 0:
-        os.setgid(65534)
-        os.setuid(65534)
-        try:
-            with reading(tmp_path) as reader:
-                os._exit(len(reader.minutes(0, 1e10)))
-        finally:
-            os._exit(99)
-    _, status = os.waitpid(pid, 0)
+def test_another_user_reads_without_write_access() -> None:
+    """Without root, a user who may not write plays the other one."""
+    with TemporaryDirectory() as name:
+        state_dir = FilePath(name)
+        state_dir.chmod(0o755)
+        file = HistoryFile(history_dir(state_dir))
+        _write(file, _minute(T), T + 60)
+        if (pid := os.fork()) == 0:
+            try:
+                uid, gid = privileges.possible(privileges.NOBODY, privileges.NOBODY)
+                if uid == privileges.KEEP:
+                    history_dir(state_dir).chmod(0o555)
+                else:
+                    os.setgid(gid)
+                    os.setuid(uid)
+                with reading(state_dir) as reader:
+                    os._exit(len(reader.minutes(0, 1e10)))
+            finally:
+                os._exit(99)
+        _, status = os.waitpid(pid, 0)
+        history_dir(state_dir).chmod(0o755)
+        file.close()
     assert os.waitstatus_to_exitcode(status) == 1, "while the writer has it open"
 
 

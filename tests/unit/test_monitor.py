@@ -6,14 +6,17 @@ import asyncio
 import contextlib
 import os
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 
+from ifdefault.model.errors import HostError
 from ifdefault.model.report import Event
 from ifdefault.monitor import feed, monitor
+from ifdefault.monitor.config import read_apart
 from ifdefault.monitor.history.reader import history_dir, reading
 from ifdefault.monitor.history.schema import FILE
 from ifdefault.monitor.monitor import Monitor
@@ -133,3 +136,24 @@ def _raise(error: OSError) -> Callable[..., None]:
         raise error
 
     return fail
+
+
+def test_a_pipe_in_place_of_its_status_keeps_nobody_waiting(tmp_path: Path) -> None:
+    status_dir(tmp_path).mkdir()
+    os.mkfifo(status_dir(tmp_path) / "status.json")
+    assert read_status(tmp_path, 0.0) is None
+
+
+@pytest.mark.parametrize(
+    ("program", "why"),
+    [
+        ("/root/bin/nobody's/python", "python can't be run: no such file or directory; restart"),
+        ("/bin/false", "its reader ended with status 1; see the log"),
+    ],
+)
+def test_why_the_config_was_not_read_is_said_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, why: str
+) -> None:
+    monkeypatch.setattr(sys, "executable", program)
+    with pytest.raises(HostError, match=why):
+        read_apart(tmp_path / "c.toml")

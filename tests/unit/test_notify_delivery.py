@@ -6,7 +6,10 @@ import asyncio
 import base64
 import hmac
 import json
+import socket
+import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +21,7 @@ from ifdefault.monitor.notify import apprise, mail
 from ifdefault.monitor.notify.attempt import attempt
 from ifdefault.monitor.notify.deliver import deliver
 from ifdefault.monitor.notify.delivery import Delivery, Kind, Outcome, read_delivery
+from ifdefault.monitor.notify.hidden import hide
 from ifdefault.monitor.notify.message import Message, compose, compose_test
 from ifdefault.monitor.notify.schedule import select
 from tests.unit.certificates import Authority
@@ -99,9 +103,9 @@ def test_a_password_is_sent_by_tls_only_to_who_proves_his_name(
     with mail_receiver(context=context, user=user) as receiver:
         url = f"smtps://me%40example.org@127.0.0.1:{receiver.port}"
         assert send(replace(config, smtp=url)) == Outcome("delivered", "250 queued as 0")
-        wrong = replace(config, smtp=url, password_file=secret(tmp_path / "other", "wrong"))
+        wrong = replace(config, smtp=url, password_file=secret(tmp_path / "other", "0ther"))
         assert send(wrong) == Outcome("refused", "535 5.7.8 wrong password")
-        assert receiver.logins == [user, "me@example.org:wrong"]
+        assert receiver.logins == [user, "me@example.org:0ther"]
     monkeypatch.setattr(mail, "is_loopback", lambda _: False)  # that one needs no TLS
     with mail_receiver(starttls=context, user=user) as receiver:
         url = f"smtp://me%40example.org@127.0.0.1:{receiver.port}"
@@ -256,6 +260,32 @@ def test_what_a_program_prints_is_bounded(tmp_path: Path, monkeypatch: pytest.Mo
     assert "s3cret" not in outcome.text
 
 
+@pytest.mark.parametrize(
+    "url", ["nothing://T0KEN-OF-MINE@host/PATH-OF-MINE", "tgram://T0KEN-OF-MINE/x"]
+)
+def test_apprise_tells_no_secret(tmp_path: Path, url: str) -> None:
+    outcome = send(NotifyConfig("ops", apprise=secret(tmp_path / "apprise.conf", url)))
+    assert outcome.kind == "refused"
+    assert "Unparseable" in outcome.text
+    assert "OF-MINE" not in outcome.text
+
+
+def test_a_server_that_repeats_secrets_tells_nobody_else(tmp_path: Path) -> None:
+    url = "http://me:p%40ssword@127.0.0.1:9/topic/T0KEN?key=K3Y5"
+    said = "404 /topic/T0KEN?key=K3Y5 T0KEN me:p@ssword p%40ssword key=K3Y5 s3cret" + 299 * "x"
+    for config in (
+        NotifyConfig("ops", webhook=url, secret_file=secret(tmp_path / "s")),
+        NotifyConfig("ops", ntfy_file=secret(tmp_path / "n", url), secret_file=str(tmp_path / "s")),
+    ):
+        assert hide(said, config)[:40] == "404 /… … … … … …" + 24 * "x"
+
+
+def test_an_url_that_is_none_was_certainly_not_used() -> None:
+    outcome = send(NotifyConfig("ops", webhook="http://127.0.0.1:9/a b"))
+    assert outcome.kind == "refused"
+    assert "a b" not in outcome.text
+
+
 # --- what fails -----------------------------------------------------------------------------
 
 
@@ -287,12 +317,24 @@ def test_what_a_program_prints_is_bounded(tmp_path: Path, monkeypatch: pytest.Mo
             "refused",
             'its URL is not valid; write it like "https://www.example.net/path"',
         ),
+        (
+            NotifyConfig("ops", webhook="http://:a%0d%0ab@127.0.0.1/"),
+            "refused",
+            "the token in its URL is not printable ASCII",
+        ),
     ],
 )
 def test_reasons(config: NotifyConfig, kind: Kind, text: str) -> None:
     outcome = send(config)
     assert outcome.kind == kind
     assert outcome.text.startswith(text)
+
+
+def test_a_url_that_is_secret_is_not_quoted(tmp_path: Path) -> None:
+    url = secret(tmp_path / "url", "http://127.0.0.1/s3cret # of ops\n")
+    outcome = send(NotifyConfig("ops", webhook_file=url))
+    assert outcome.kind == "refused"
+    assert "s3cret" not in outcome.text
 
 
 def run(config: NotifyConfig, limit_s: float = 30.0) -> Outcome:
@@ -318,3 +360,18 @@ def test_tls_needs_a_server_that_speaks_it() -> None:
         outcome = send(NotifyConfig("ops", webhook=f"https://127.0.0.1:{receiver.port}/"))
         assert outcome.kind == "unreachable"
         assert outcome.text.startswith("connecting to 127.0.0.1: TLS failed: ")
+
+
+def test_an_answer_without_an_end_is_not_read_to_it() -> None:
+    def talk() -> None:
+        with suppress(OSError):
+            connection, _ = sock.accept()
+            with connection:
+                while True:
+                    connection.sendall(b"220-and so on\r\n" * 10_000)
+
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        threading.Thread(target=talk, daemon=True).start()
+        outcome = send(replace(ADMIN, smtp=f"smtp://127.0.0.1:{sock.getsockname()[1]}"))
+    assert outcome.kind == "unreachable"
+    assert outcome.text.endswith("its reply is too long")

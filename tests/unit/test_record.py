@@ -221,3 +221,15 @@ def redacted(text: str, redactor: record.Redactor) -> str:
     for secret, number in redactor.numbers.items():
         text = text.replace(secret, f"REDACTED{number}")
     return text
+
+
+def test_a_record_ends_where_there_is_no_more_room(tmp_path: Path) -> None:
+    path = tmp_path / "r"
+    recorder = record.create(path, pytest.fail, most_bytes=500)
+    for n in range(50):
+        recorder.write(float(n), (e.Woke(),))
+    recorder.close()
+    lines = path.read_bytes().splitlines(keepends=True)
+    assert 2 < len(lines) < 50
+    assert sum(map(len, lines)) <= 500
+    assert all(line.endswith(b"}\n") for line in lines)

@@ -12,12 +12,12 @@ import pytest
 
 from ifdefault.lab.waiting import PATIENCE_S
 from ifdefault.model.config import HistoryConfig
-from ifdefault.model.errors import HostError
 from ifdefault.monitor import textfile
 from ifdefault.monitor.config import MonitorConfig
 from ifdefault.monitor.feed import Away, Sample
+from ifdefault.monitor.replace_file import replace_file
 from ifdefault.monitor.status_file import StatusFile, status_dir
-from ifdefault.monitor.textfile import Textfile, replace_file
+from ifdefault.monitor.textfile import Textfile
 from tests.unit.test_metrics import COUNTERS, STATUS
 
 SAMPLE = Sample(0.0, STATUS, COUNTERS)
@@ -87,16 +87,25 @@ def test_it_is_replaced_as_a_whole(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
-def test_what_can_not_be_written_is_said(tmp_path: Path) -> None:
+def test_what_can_not_be_written_leaves_nothing(tmp_path: Path) -> None:
     path = tmp_path / "ifdefault.prom"
     path.mkdir()
     for impossible in (path, tmp_path / "none/ifdefault.prom"):
-        with pytest.raises(HostError, match=r"history\.textfile: can't write .*: .*; its folder"):
+        with pytest.raises(OSError, match=str(impossible.name)):
             replace_file(impossible, b"")
-    path.rmdir()
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "file"])
+def test_what_others_put_in_its_way_is_not_written_to(tmp_path: Path, kind: str) -> None:
+    path, elsewhere = tmp_path / "ifdefault.prom", tmp_path / "elsewhere"
     fresh = tmp_path / ".ifdefault.prom.new"
-    fresh.unlink()
-    fresh.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(HostError):
-        replace_file(path, b"")
-    assert not (tmp_path / "elsewhere").exists()
+    elsewhere.write_text("theirs")
+    match kind:
+        case "link":
+            fresh.symlink_to(elsewhere)
+        case "pipe":
+            os.mkfifo(fresh)
+        case _:
+            fresh.hardlink_to(elsewhere)
+    replace_file(path, b"ours")
+    assert (path.read_bytes(), elsewhere.read_text()) == (b"ours", "theirs")

@@ -7,6 +7,8 @@ import base64
 import json
 import logging
 import socket
+import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -32,8 +34,11 @@ from ifdefault.ipc.privileges import KEEP
 from ifdefault.model.errors import HostError, Problem
 from ifdefault.model.health import Decision, Health
 from ifdefault.model.report import CounterReport, DaemonStatus, DnsStatus, Event, Named
-from ifdefault.web import guard
+from ifdefault.monitor.history import reader
+from ifdefault.monitor.history.reader import NoHistory
+from ifdefault.web import guard, history, site
 from ifdefault.web.helper import Files, Helper
+from ifdefault.web.main import listen
 from ifdefault.web.render import Renderer
 from ifdefault.web.server import Server
 from ifdefault.web.settings import Settings, UplinkSettings
@@ -70,7 +75,8 @@ class Engine:
     def __init__(self) -> None:
         self.status, self.events = STATUS, [EVENT]
         self.asked: list[Any] = []
-        self.news = asyncio.Event()
+        self.news, self.refuses = asyncio.Event(), asyncio.Event()
+        self.refuses.set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -95,6 +101,7 @@ class Engine:
                 found = [event for event in self.events if event.serial > request.after]
                 return EventList(tuple(found), self.events[-1].serial)
             case SetUplink(token=token) if token != CONTROL:
+                await self.refuses.wait()
                 return refusal(HostError(Problem("permission", "the token is wrong")))
             case SetUplink():
                 return UplinkChanged(request.name, "auto", request.state)
@@ -168,6 +175,9 @@ async def serving(path: Path, settings: Settings = SETTINGS) -> AsyncIterator[We
 
 
 def _explain(arguments: Any) -> int:
+    if "--iif=wrong" in arguments:
+        print("Usage: ifdefault explain\n\nError: Invalid value", file=sys.stderr)
+        return 2
     print(json.dumps({"direction": "out", "uplink": HOSTILE, "hop": " ".join(arguments)}))
     return 0
 
@@ -237,6 +247,9 @@ def test_explain_is_run_by_the_helper(web: Any) -> None:
                 f"/api/v1/explain?protocol=tcp&target=any&source={bad}".replace(" ", "%20")
             )
             assert answer.status == 400, bad
+        answer = await web.ask("/api/v1/explain?protocol=tcp&target=any&source=any&iif=wrong")
+        assert answer.json == {"problems": ["Invalid value"]}, "and not how a command is used"
+        assert (await web.ask(f"/api/v1/explain?{query}&iif=a%00b")).status == 400
 
     web(work)
 
@@ -314,6 +327,7 @@ def test_it_answers_for_its_own_names_only(web: Any, caplog: pytest.LogCaptureFi
         ({}, 303),  # no page sent it
         ({"Origin": "http://evil.example"}, 403),
         ({"Origin": "null"}, 403),
+        ({"Origin": "http://["}, 403),
         ({"Sec_Fetch_Site": "cross-site"}, 403),
     ],
 )
@@ -360,6 +374,36 @@ def test_a_change_needs_the_control_token(web: Any) -> None:
     web(work)
 
 
+def test_tokens_that_are_tried_leave_the_page_its_connections(
+    web: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine refuses wrong ones late, whether or not the client waits."""
+    monkeypatch.setattr(site, "_MOST_CHANGES", 2)
+
+    async def work(web: Web) -> None:
+        web.engine.refuses.clear()
+
+        async def change() -> Answer:
+            body, form = '{"state": "down", "token": "wrong"}', {"Content_Type": "application/json"}
+            return await web.ask("/api/v1/uplinks/isp-a", "POST", body, **form)
+
+        async with asyncio.timeout(10):
+            for sent in (1, 2):
+                asking = asyncio.create_task(change())
+                while sum(isinstance(r, SetUplink) for r in web.engine.asked) < sent:
+                    await asyncio.sleep(0.01)
+                asking.cancel()
+            answer = await change()
+            assert answer.status == 503
+            assert answer.json["problems"] == ["too many changes at once; try again"]
+            web.engine.refuses.set()
+            while answer.status == 503:
+                answer = await change()
+            assert answer.status == 403
+
+    web(work)
+
+
 def test_without_a_control_token_it_is_read_only(web: Any) -> None:
     async def work(web: Web) -> None:
         assert "/uplinks/" not in (await web.ask("/")).text
@@ -388,6 +432,32 @@ def test_whoever_reads_must_know_the_token(web: Any, caplog: pytest.LogCaptureFi
 
     web(work, token=TOKEN)
     assert TOKEN not in caplog.text
+
+
+def test_an_address_that_is_to_be_listened_at_opens_no_other(web: Any) -> None:
+    """A token that the new address doesn't need is needed until the restart."""
+
+    async def work(web: Web) -> None:
+        config = '[web]\nlisten = "127.0.0.2:8053"\n[uplink.isp-c]\ninterface = "wan2"\n'
+        (web.path / "none.toml").write_text(config)
+        async with asyncio.timeout(10):
+            while not any(isinstance(r, Events) and r.wait_s for r in web.engine.asked):
+                await asyncio.sleep(0.01)
+            web.engine.events.append(replace(EVENT, kind="reload", serial=8))
+            web.engine.news.set()
+            while web.server.site.uplinks != ("isp-c",):
+                await asyncio.sleep(0.01)
+        assert "restart" in web.server.site.warning
+        assert (await web.ask("/")).status == 401
+
+    web(work, token=TOKEN)
+
+
+def test_a_port_in_use_is_said_in_few_words() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        where = f"127.0.0.1:{sock.getsockname()[1]}"
+        with pytest.raises(HostError, match=f"web.listen: {where}: address already in use; choose"):
+            listen(where)
 
 
 # --- what costs too much ------------------------------------------------------------------
@@ -420,6 +490,33 @@ def test_what_is_too_large_or_malformed_is_refused(
 
     web(work)
     assert "Traceback" not in caplog.text
+
+
+def test_a_history_that_hangs_keeps_no_page_waiting(
+    web: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history, "PATIENCE_S", 0.05)
+    hangs = threading.Event()
+
+    def reading(_: Path) -> Any:
+        hangs.wait(20)
+        raise NoHistory("none")
+
+    monkeypatch.setattr(reader, "reading", reading)
+
+    async def work(web: Web) -> None:
+        try:
+            for path in ("/", "/outages"):
+                answer = await web.ask(path)
+                assert answer.status == 200
+                assert "the history can&#39;t be read in 0.05 s" in answer.text
+        finally:
+            hangs.set()
+        async with asyncio.timeout(10):
+            while "can&#39;t be read in" in (await web.ask("/outages")).text:
+                await asyncio.sleep(0.01)
+
+    web(work)
 
 
 def test_who_is_too_slow_is_disconnected(

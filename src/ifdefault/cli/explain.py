@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from contextlib import suppress
 
 import click
 
@@ -14,6 +15,8 @@ from ifdefault.cli.show.style import Line, Style, fold, is_terminal, paint, widt
 from ifdefault.model.text import escaped
 
 _LABEL, _NARROWEST = 16, 40
+_LAST_PORT, _LAST_MARK, _LAST_UID = 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFE
+_IIF = re.compile(r"[^\s/\x00-\x1f\x7f]{1,15}")
 _END = re.compile(r"\[(?P<six>[^]]+)\](?::(?P<six_port>\d+))?|(?P<four>[^:]+):(?P<port>\d+)")
 
 
@@ -34,21 +37,33 @@ def _read_end(_: click.Context, __: click.Parameter, text: str) -> tuple[str, in
     match = _END.fullmatch(text)
     address = (match["six"] or match["four"]) if match else text
     port = int((match["six_port"] or match["port"] or 0) if match else 0)
+    if port > _LAST_PORT:
+        raise click.BadParameter(f'"{text}": a port is at most {_LAST_PORT}')
     if address in ("any", "-"):
         return "", port
     try:
-        return str(ipaddress.ip_address(address)), port
+        ip = ipaddress.ip_address(address)
     except ValueError:
         what = f'"{text}" is not an address; use 203.0.113.5:443, [2001:db8::5]:443 or any'
         raise click.BadParameter(what) from None
+    if ip.version == 6 and ip.scope_id is not None:
+        what = f'"{text}" has a zone, and link-local packets take no uplink'
+        raise click.BadParameter(f"{what}; use a global address")
+    return str(ip), port
 
 
 def _read_mark(_: click.Context, __: click.Parameter, text: str) -> int:
-    try:
-        return int(text, 0)
-    except ValueError:
-        what = f'"{text}" is not a mark; use a number, such as 0x1000000'
-        raise click.BadParameter(what) from None
+    with suppress(ValueError):
+        if 0 <= (mark := int(text, 0)) <= _LAST_MARK:
+            return mark
+    what = f'"{text}" is not a mark; use a number up to {_LAST_MARK:#x}, such as 0x1000000'
+    raise click.BadParameter(what)
+
+
+def _read_iif(_: click.Context, __: click.Parameter, text: str) -> str:
+    if text and not _IIF.fullmatch(text):
+        raise click.BadParameter(f'"{escaped(text)}" is not the name of an interface; see ip link')
+    return text
 
 
 @click.command()
@@ -57,6 +72,7 @@ def _read_mark(_: click.Context, __: click.Parameter, text: str) -> int:
 @click.argument("target", callback=_read_end)
 @click.option(
     "--iif",
+    callback=_read_iif,
     default="",
     metavar="DEV",
     help="The interface a forwarded packet comes in on.",
@@ -72,7 +88,7 @@ def _read_mark(_: click.Context, __: click.Parameter, text: str) -> int:
 @click.option(
     "--user",
     "uid",
-    type=int,
+    type=click.IntRange(0, _LAST_UID),
     default=0,
     metavar="UID",
     help="The ID of the user whose socket sends an outgoing packet.",

@@ -56,30 +56,36 @@ def command(
 
     now = time.time()
     with reading(options.state_dir) as reader:
-        if report is not None:
-            _report(reader, report)
-            return
-        _check(reader, uplink)
-        seen = show.read(reader, uplink, since_at, now, _uplinks(options))
+        if report is None:
+            _check(reader, uplink)
+            seen = show.read(reader, uplink, since_at, now, _uplinks(options))
+        else:
+            text = _report(reader, report)
+    # printed when it is no longer being read: a pager mustn't keep the monitor from writing
+    if report is not None:
+        echo(text, nl=False)
+        return
     if as_json:
         echo_json(show.to_json(seen))
         return
     echo_lines(show.outages(seen) if only_outages else show.lines(seen))
-    if not show.is_current(seen):
+    if not seen.seen:  # not even whether the monitor still runs
+        echo("nothing has been recorded yet: the first minute isn't over", err=True)
+    elif not show.is_current(seen):
         echo(
             f"nothing is known since {show.when(seen.seen)}: ifdefault monitor doesn't run",
             err=True,
         )
 
 
-def _report(reader: Reader, number: int) -> None:
+def _report(reader: Reader, number: int) -> str:
     from ifdefault.model.errors import HostError, Problem
     from ifdefault.monitor.history.outage_report import outage_report
 
     outage = reader.outage(number)
     if outage is None:
         raise HostError(Problem(f"outage {number}", "unknown", "ifdefault history lists them"))
-    echo(outage_report(reader, outage, socket.gethostname()), nl=False)
+    return outage_report(reader, outage, socket.gethostname())
 
 
 def _check(reader: Reader, uplink: str) -> None:

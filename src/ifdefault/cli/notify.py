@@ -71,7 +71,7 @@ def _configured(options: Options) -> tuple[NotifierReport, ...]:
 
 
 def _row(report: NotifierReport, now: float, is_running: bool) -> tuple[str, ...]:
-    from ifdefault.cli.show.paths import age
+    from ifdefault.model.report_text import age
 
     state = "failing" if report.failures else "pending" if report.waiting else "current"
     return (
@@ -86,7 +86,8 @@ def _row(report: NotifierReport, now: float, is_running: bool) -> tuple[str, ...
 
 
 def _details(report: NotifierReport, now: float) -> Iterator[str]:
-    from ifdefault.cli.show.paths import age, at
+    from ifdefault.cli.show.paths import at
+    from ifdefault.model.report_text import age
 
     if report.failures:
         yield report.error

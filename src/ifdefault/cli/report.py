@@ -34,7 +34,7 @@ _OWN: tuple[tuple[str, ...], ...] = (
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=click.Path(readable=False, path_type=Path),
     metavar="FILE",
     help="The archive to write, a new file; by default in the current directory.",
 )

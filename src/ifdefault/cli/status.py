@@ -231,7 +231,7 @@ def _some(addresses: Sequence[str]) -> Sequence[str]:
 
 
 def _traffic(snapshot: _Snapshot) -> list[str]:
-    from ifdefault.cli.show.paths import rate
+    from ifdefault.model.report_text import rate
 
     status, rates = snapshot.host, snapshot.daemon.rates if snapshot.daemon else {}
     ready = [u for u in status.uplinks if not u.pending]

@@ -65,9 +65,10 @@ def command(
 
 
 def _show(status: DaemonStatus, name: str | None, as_json: bool) -> None:
-    from ifdefault.cli.show.paths import drain_lines, grouped
+    from ifdefault.cli.show.paths import drain_lines
     from ifdefault.cli.show.table import table
     from ifdefault.ipc import codec
+    from ifdefault.model.report_text import grouped
 
     paths = grouped(status.health)
     names = list(dict.fromkeys([*paths, *sorted(status.forced)]))

@@ -31,7 +31,6 @@ from ifdefault.model.text import escaped
 
 KEPT, KEPT_ON_DISK = 500, 100
 _UNSAVED = 100_000  # more events than any that were noted and not saved
-_LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _log = logging.getLogger("ifdefault")
 
 
@@ -95,7 +94,7 @@ class EventLog:
             self._add(kind_, uplink_, log.repeated(text_, more), severity_)
         if self._repeats.passes((kind, uplink, text, severity), now):
             self._add(kind, uplink, text, severity)
-        _log.log(_LEVELS[severity], "%s", text)
+        _log.log(log.LEVELS[severity], "%s", text)
 
     def _add(self, kind: str, uplink: str, text: str, severity: Severity) -> None:
         self.last += 1

@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from functools import cache
+from math import inf
 from pathlib import Path
 from typing import Any, Literal, cast, get_type_hints
 
@@ -57,12 +58,18 @@ class Header:
 
 class Recorder:
     """`ended` is called, with the reason, when recording ends because of an error. With a snapshot
-    `write_state` must follow; until that is done, events wait."""
+    `write_state` must follow; until that is done, events wait. `most_bytes`: then the record ends,
+    without an error."""
 
     def __init__(
-        self, file: int, ended: Callable[[str], None], snapshot: Snapshot | None = None
+        self,
+        file: int,
+        ended: Callable[[str], None],
+        snapshot: Snapshot | None = None,
+        most_bytes: float = inf,
     ) -> None:
         self._file, self._ended, self._snapshot = file, ended, snapshot
+        self._room = most_bytes
         self._last = (snapshot and snapshot.observation) or NOTHING
         self._redact = Redactor()
         self._waiting: list[dict[str, Any]] = []
@@ -116,6 +123,10 @@ class Recorder:
         if self._file < 0:
             return
         line = codec.write(value) + b"\n"
+        self._room -= len(line)
+        if self._room < 0:
+            self.close()
+            return
         try:
             written = os.write(self._file, line)
             if written < len(line):  # the disk is probably full; this attempt raises if so
@@ -125,7 +136,12 @@ class Recorder:
             self._ended(f"the record ends here: {reason(error)}")
 
 
-def create(path: Path, ended: Callable[[str], None], snapshot: Snapshot | None = None) -> Recorder:
+def create(
+    path: Path,
+    ended: Callable[[str], None],
+    snapshot: Snapshot | None = None,
+    most_bytes: float = inf,
+) -> Recorder:
     """Begin a record in a new file; HostError if it exists or can't be created."""
     try:
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
@@ -136,7 +152,7 @@ def create(path: Path, ended: Callable[[str], None], snapshot: Snapshot | None =
     except OSError as error:
         what = f"can't be created: {reason(error)}"
         raise HostError(Problem(str(path), what, "give the name of a writable file")) from None
-    return Recorder(file, ended, snapshot)
+    return Recorder(file, ended, snapshot, most_bytes)
 
 
 # --- observations: only what differs from the one before --------------------------------------

@@ -20,6 +20,7 @@ from ifdefault.model.errors import HostError, Problem
 
 RECORD = "record.jsonl"  # in the run directory
 _KEEP_S = 60.0
+_MOST_BYTES = 64 << 20  # a full /run would harm the host
 
 
 class Recordings:
@@ -65,7 +66,7 @@ class Recordings:
         problems: list[str] = []
         with suppress(OSError):  # left behind by a client that went away
             self._path.unlink(missing_ok=True)
-        recorder = create(self._path, problems.append, Snapshot(controller))
+        recorder = create(self._path, problems.append, Snapshot(controller), _MOST_BYTES)
         self._recorders.append(recorder)
         try:
             self._event_log.note("engine", f"recording for {seconds} s, as requested")

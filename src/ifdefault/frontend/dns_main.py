@@ -61,7 +61,7 @@ class DnsServerLoop:
         self._leave: asyncio.TimerHandle | None = None
         self._leaving = False
         self._handing_over: Iterator[tuple[Listen, socket.socket]] = iter(())
-        self._is_ready = False  # for the newest engine
+        self._is_ready = self._is_used = False  # for, and by, the newest engine
         listener.setblocking(False)
         self._loop.add_reader(listener, self._accept)
         self._look()
@@ -81,7 +81,7 @@ class DnsServerLoop:
         if self._leave is not None:
             self._leave.cancel()
         self._dns.forget_pending()
-        self._is_ready = False
+        self._is_ready = self._is_used = False
         self._handing_over = iter(self._dns.listening())
         self._channel = Channel(
             sock,
@@ -120,13 +120,16 @@ class DnsServerLoop:
             case Leave(linger_s):
                 self._leave = self._loop.call_later(linger_s, self.leave)
             case Ping():
+                self._is_used = True
                 if self._channel is not None:
                     self._channel.send(Pong(message.token))
             case _:
+                self._is_used = True
                 self._dns.receive(message, sock)
 
     def _report(self, served: Served) -> None:
-        if self._channel is not None:
+        """To an engine that uses this server. One of another version doesn't, nor knows all."""
+        if self._channel is not None and self._is_used:
             self._channel.send(served)
 
     def _look(self) -> None:

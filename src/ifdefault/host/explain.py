@@ -133,9 +133,12 @@ def _leaving(prepared: Prepared, marked: MarkedFlow, direction: str, arrival: st
 
 
 def _family(source: End, target: End) -> Family:
+    if not target.address:
+        what, remedy = "the target is any address", "give the one that the packet is sent to"
+        raise ConfigError(Problem("explain", what, remedy))
     families = {family_of(end.address) for end in (source, target) if end.address}
-    if len(families) != 1 or not target.address:
-        what = f"{source.address or 'any'} and {target.address} aren't of one address family"
+    if len(families) != 1:
+        what = f"{source.address} and {target.address} aren't of one address family"
         raise ConfigError(Problem("explain", what, "give two IPv4 or two IPv6 addresses"))
     return families.pop()
 

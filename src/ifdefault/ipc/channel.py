@@ -105,6 +105,9 @@ class Channel(Generic[M]):
         self._loop = asyncio.get_running_loop()
         self._open = True
         self.drops = 0
+        self.skips_invalid = (
+            False  # messages, rather than ending: those of a peer of another version
+        )
         sock.setblocking(False)
         self._loop.add_reader(sock, self._read)
 
@@ -236,8 +239,9 @@ class Channel(Generic[M]):
         try:
             messages = decode(packet, self._allowed)
         except BadMessage as error:
-            self._end(f"it sent an invalid message: {error}")
-            return 0
+            if not self.skips_invalid:
+                self._end(f"it sent an invalid message: {error}")
+            return 1
         for message in messages:
             if not self._open:  # the one before ended it
                 break

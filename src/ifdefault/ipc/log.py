@@ -15,14 +15,22 @@ import traceback
 from collections import Counter
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
-from typing import Generic, TextIO, TypeVar
+from typing import TYPE_CHECKING, Generic, TextIO, TypeVar
 
 from ifdefault.model.errors import internal
 from ifdefault.model.text import escaped
 
+if TYPE_CHECKING:
+    from ifdefault.model.config import Severity
+
 OFTEN, WITHIN_S = 10, 60.0
 _MOST = 256  # texts, and places of exceptions, that are counted
 _PRIORITY = {"CRITICAL": 2, "ERROR": 3, "WARNING": 4, "INFO": 6, "DEBUG": 7}  # syslog(3)
+LEVELS: dict[Severity, int] = {  # of events
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+}
 _logger = logging.getLogger("ifdefault")
 H = TypeVar("H", bound=Hashable)
 # exceptions, by type, where they were raised, and whether they end the process

@@ -14,7 +14,8 @@ from ifdefault.model.text import escaped
 
 def reason(error: OSError) -> str:
     """The system's text of an error, in lower case."""
-    return (error.strerror or str(error)).lower()
+    text = (error.strerror or str(error)).lower()
+    return text.partition(" (while attempting")[0]  # what socket.create_server adds
 
 
 def internal(error: BaseException) -> str:

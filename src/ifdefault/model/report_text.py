@@ -41,7 +41,7 @@ def count(number: int, noun: str) -> str:
 
 
 def age(seconds: float) -> str:
-    """A duration in at most two units: "0.4s", "45s", "3m12s", "2h05m", "4d3h"."""
+    """A duration in a table, in at most two units: "0.4s", "45s", "3m12s", "2h05m", "4d3h"."""
     if seconds < 9.95:
         return f"{max(seconds, 0.0):.1f}s"
     minutes, s = divmod(round(seconds), 60)
@@ -61,3 +61,29 @@ def rate(bits_per_s: float) -> str:
             return f"{bits_per_s:.3g} {unit}"
         bits_per_s /= 1000
     return f"{bits_per_s:.3g} Gbit/s"
+
+
+def duration(seconds: float) -> str:
+    """A duration in a sentence, in at most two units: "3.2 s", "12 min 5 s", "2 d 4 h"."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    whole = round(seconds)
+    for unit_s, unit, lesser_s, lesser in (
+        (86400, "d", 3600, "h"),
+        (3600, "h", 60, "min"),
+        (60, "min", 1, "s"),
+    ):
+        if whole >= unit_s:
+            rest = whole % unit_s // lesser_s
+            return f"{whole // unit_s} {unit}" + (f" {rest} {lesser}" if rest else "")
+    raise AssertionError
+
+
+def size(count: float) -> str:
+    """Bytes in decimal units, as providers count them: "940 B", "1.2 GB", "120 GB"."""
+    units = ["B", "kB", "MB", "GB", "TB", "PB"]
+    while count >= 999.5 and len(units) > 1:
+        count /= 1000
+        units.pop(0)
+    digits = 0 if units[0] == "B" or count >= 100 else 1
+    return f"{count:.{digits}f} {units[0]}"

@@ -17,7 +17,7 @@ from typing import Literal
 
 from ifdefault.ipc import codec
 from ifdefault.model.config import Config, HistoryConfig, NotifyConfig, WebConfig
-from ifdefault.model.errors import ConfigError, HostError, IfdefaultError, Problem
+from ifdefault.model.errors import ConfigError, HostError, IfdefaultError, Problem, reason
 
 _PATIENCE_S = 30.0
 _WHOLE = Config(())
@@ -71,10 +71,24 @@ def read_apart(path: Path) -> MonitorConfig:
         )
         reply: _Reply = _decode(codec.read(process.stdout))
     except (OSError, subprocess.SubprocessError, codec.DecodeError) as error:
-        raise HostError(Problem(str(path), f"can't be read: {error}", "see the log")) from None
+        raise HostError(_unread(path, error)) from None
     if isinstance(reply, _Invalid):
         raise (ConfigError if reply.kind == "config" else HostError)(*reply.problems)
     return reply
+
+
+def _unread(path: Path, error: Exception) -> Problem:
+    match error:
+        case OSError():  # as of a Python below /root
+            why = f"{error.filename or sys.executable} can't be run: {reason(error)}"
+            return Problem(str(path), why, "restart the monitor, as root")
+        case subprocess.TimeoutExpired():
+            why = f"can't be read in {_PATIENCE_S:g} s"
+        case subprocess.CalledProcessError():
+            why = f"can't be read: its reader ended with status {error.returncode}"
+        case _:
+            why = f"can't be read: {error}"
+    return Problem(str(path), why, "see the log")
 
 
 def main(path: Path) -> None:

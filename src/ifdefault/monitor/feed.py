@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Coroutine
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -153,6 +152,7 @@ class _Feed:
         return Sample(at, status, counters)
 
     async def _away(self, why: str) -> list[Report]:
+        await self.close()  # what it would return, the next request asks for again
         was_away, self._is_away, self._is_new = self._is_away, True, True
         if was_away:
             await asyncio.sleep(AGAIN_S)
@@ -160,7 +160,9 @@ class _Feed:
         return [Away(self._answered_at, why)]
 
     async def close(self) -> None:
-        if self._waiting is not None:
-            self._waiting.cancel()
-            with suppress(asyncio.CancelledError, IfdefaultError):
-                await self._waiting
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            waiting.cancel()
+            await asyncio.wait([waiting])
+            if not waiting.cancelled():
+                waiting.exception()  # retrieved, so that nobody complains

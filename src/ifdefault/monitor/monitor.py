@@ -36,7 +36,6 @@ from ifdefault.monitor.textfile import Textfile
 KIND = "monitor"  # of its own events
 AWAY_S = 10.0  # a restart of the engine isn't worth an event
 _BEAT_S, _WRITE_S = 5.0, 60.0
-LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _log = logging.getLogger("ifdefault")
 
 
@@ -139,7 +138,9 @@ class Monitor:
         await self._note(f"the daemon hasn't answered since {since[:19]}: {away.why}", "error")
 
     async def _tell_back(self, back: Back) -> None:
-        if self._telling is not None:
+        if self._telling is not None and self._away is not None:
+            await self._telling  # each consumer gets it, or none
+        elif self._telling is not None:
             await tasks.end(self._telling)
         if self._away is not None:
             away_s = max(back.at - self._away.since, 0.0)
@@ -147,7 +148,7 @@ class Monitor:
             await self._note(f"the daemon answers again, after {away_s:.0f} s", "info")
 
     async def _note(self, text: str, severity: Severity) -> None:
-        _log.log(LEVELS[severity], "%s", text)
+        _log.log(log.LEVELS[severity], "%s", text)
         await self._deliver(NewEvents((Event(time.time(), KIND, "", text, severity),)))
 
     # --- the config -------------------------------------------------------------------------

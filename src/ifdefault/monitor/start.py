@@ -2,15 +2,17 @@
 
 Rules: systemd has chosen the user and made the directories (User=, StateDirectory=). Started as
 root otherwise, it makes them, gives them to the user of the config, and continues as that user;
-links that others could have laid are not followed.
+links, hard ones too, that others could have laid are not followed.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
 import resource
+from contextlib import suppress
 from pathlib import Path
 
 from ifdefault.ipc import privileges
@@ -51,9 +53,18 @@ def _own(directory: Path, uid: int, gid: int) -> None:
     try:
         os.fchown(folder, uid, gid)
         for name in os.listdir(folder):
-            os.chown(name, uid, gid, dir_fd=folder, follow_symlinks=False)
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            with suppress(OSError), open(os.open(name, flags, dir_fd=folder), "rb") as file:
+                _require_single(file.fileno())
+                os.fchown(file.fileno(), uid, gid)
     finally:
         os.close(folder)
+
+
+def _require_single(fd: int) -> None:
+    """OSError if a file has another name: it may be anybody's (fs.protected_hardlinks = 0)."""
+    if os.fstat(fd).st_nlink != 1:
+        raise OSError(errno.EMLINK, "it has another name")
 
 
 def _lock(path: Path, uid: int, gid: int) -> None:
@@ -61,6 +72,7 @@ def _lock(path: Path, uid: int, gid: int) -> None:
     try:
         # for its user alone: whoever can open it can keep it locked
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        _require_single(fd)
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if uid != privileges.KEEP:
             os.fchown(fd, uid, gid)

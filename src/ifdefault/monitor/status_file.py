@@ -2,7 +2,8 @@
 
 Rules: it is in the run directory, where a full disk doesn't prevent it and no reboot leaves it. It
 is written whenever something changes, and each minute; replaced, so that no reader sees half of it.
-One that is older than `STALE_S` is of a monitor that was killed, or hangs.
+One that is older than `STALE_S` is of a monitor that was killed, or hangs. Its readers, some of
+them root, trust the monitor's user with nothing: they don't wait for a pipe in its place.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from pathlib import Path
 
 from ifdefault import __version__
 from ifdefault.ipc import codec
+from ifdefault.ipc.regular_file import read_regular
 from ifdefault.monitor.notify.report import NotifierReport
+from ifdefault.monitor.replace_file import replace_file
 
 FOLDER, FILE = "monitor", "status.json"  # in the run directory
 STALE_S = 180.0
@@ -71,14 +74,8 @@ class StatusFile:
     def write(self) -> None:
         troubles = tuple(sorted(self._troubles.values(), key=lambda trouble: trouble.what))
         status = MonitorStatus(os.getpid(), time.time(), __version__, troubles, self.notifiers)
-        fresh = self._path.with_name(f".{FILE}.new")
         with suppress(OSError):
-            try:
-                fresh.write_bytes(codec.write(codec.to_json(status)) + b"\n")
-                fresh.replace(self._path)
-            except OSError:
-                fresh.unlink(missing_ok=True)
-                raise
+            replace_file(self._path, codec.write(codec.to_json(status)) + b"\n")
 
     def remove(self) -> None:
         """At the end: it doesn't run any more."""
@@ -89,8 +86,7 @@ class StatusFile:
 def read_status(run_dir: Path, now: float) -> MonitorStatus | None:
     """What the monitor says; None if it doesn't run, or can't be understood."""
     try:
-        with open(status_dir(run_dir) / FILE, "rb") as file:
-            value = codec.read(file.read(_LONGEST))
+        value = codec.read(read_regular(status_dir(run_dir) / FILE, _LONGEST))
         status = codec.from_json(MonitorStatus, value)
     except (OSError, codec.DecodeError):
         return None

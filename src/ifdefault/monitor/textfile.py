@@ -22,6 +22,7 @@ from ifdefault.monitor.config import MonitorConfig
 from ifdefault.monitor.feed import Away, Report, Sample
 from ifdefault.monitor.history.budget import Budget
 from ifdefault.monitor.history.budgets import read_budgets
+from ifdefault.monitor.replace_file import replace_file
 from ifdefault.monitor.status_file import read_status
 
 EVERY_S = 15.0
@@ -89,18 +90,9 @@ class Textfile:
             [metrics.Budget(name, each.limit, each.used) for name, each in used.items()],
             monitor=read_status(self._run_dir, time.time()),
         )
-        replace_file(path, content)
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file anew; HostError if that isn't possible."""
-    fresh = path.with_name(f".{path.name}.new")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        with open(os.open(fresh, flags, 0o644), "wb") as file:
-            os.fchmod(file.fileno(), 0o644)  # whatever the umask
-            file.write(content)
-        fresh.rename(path)
-    except OSError as error:
-        remedy = "its folder must be writable for the user of ifdefault-monitor.service"
-        raise HostError(Problem(_KEY, f"can't write {path}: {reason(error)}", remedy)) from error
+        try:
+            replace_file(path, content)
+        except OSError as error:
+            what = f"can't write {path}: {reason(error)}"
+            remedy = "its folder must be writable for the user of ifdefault-monitor.service"
+            raise HostError(Problem(_KEY, what, remedy)) from error

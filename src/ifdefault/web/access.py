@@ -220,10 +220,18 @@ def _check_origin(request: web.Request, host: str) -> None:
     origin = request.headers.getall(hdrs.ORIGIN, [])
     site = request.headers.get("Sec-Fetch-Site", "")
     if origin:
-        if len(origin) != 1 or urlsplit(origin[0]).netloc.lower() != host.lower():
+        if len(origin) != 1 or _authority(origin[0]) != host.lower():
             raise Unwelcome(403, "its Origin is another site")
     elif site and site not in ("same-origin", "none"):
         raise Unwelcome(403, "it comes from another site")
+
+
+def _authority(origin: str) -> str:
+    """Host and port; "" if there are none."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""
 
 
 def _given_token(authorization: str) -> bytes | None:

@@ -88,8 +88,8 @@ class Api:
         query = _parameters(request, ("since", "until", "uplink"))
         since, until, uplink = self._time(query, 86400)
         with _readable():
-            found = await history.records(self._site.state_dir, since, until, uplink)
-        return _json(codec.to_json(found))
+            data = await history.records(self._site.state_dir, since, until, uplink)
+        return web.Response(body=data, content_type="application/json")
 
     def _time(self, query: dict[str, str], by_default_s: int) -> tuple[int, int, str]:
         now = int(time.time())

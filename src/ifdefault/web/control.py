@@ -20,9 +20,8 @@ from ifdefault.model.headline import headline
 from ifdefault.model.health import LONGEST_DRAIN_S, Forced
 from ifdefault.web.access import Refused, form
 from ifdefault.web.live import said
-from ifdefault.web.site import Site
+from ifdefault.web.site import Busy, Site
 
-CHANGE_S = 120.0  # a thousand operations take seconds
 _VERB = "{verb:drain|down|up|auto}"
 _QUESTIONS = {
     "drain": "Drain {}?",
@@ -108,12 +107,10 @@ async def set_uplink(site: Site, request: SetUplink) -> UplinkChanged:
     except codec.DecodeError as error:
         raise Refused(400, str(error)) from None
     try:
-        changed = await site.live.ask(request, CHANGE_S)
-    except (NotRunning, OtherVersion) as error:
+        return await site.change(request)
+    except (Busy, NotRunning, OtherVersion) as error:
         raise Refused(503, said(error)) from None
     except HostError as error:
         raise Refused(403, said(error)) from None
     except IfdefaultError as error:
         raise Refused(400, said(error)) from None
-    site.live.forget()
-    return changed

@@ -31,13 +31,15 @@ class Refusals:
     def __init__(self) -> None:
         self._repeats: log.Repeats[str] = log.Repeats(often=1)
 
-    def add(self, what: str, who: str) -> None:
-        """`what`: a text of ours; what a client sent isn't part of it."""
+    def add(self, what: str, who: str | None) -> None:
+        """`what`: a text of ours; what a client sent isn't part of it. `who`: an address, "" for a
+        unix socket, None if that isn't known."""
         now = time.monotonic()
         for refused, more in self._repeats.over(now):
             _logger.warning("refused %s", log.repeated(refused, more))
         if self._repeats.passes(what, now):
-            _logger.warning("refused %s (of %s)", what, who or "a unix socket")
+            whose = "" if who is None else f" (of {who or 'a unix socket'})"
+            _logger.warning("refused %s%s", what, whose)
 
 
 class Guard:

@@ -23,7 +23,7 @@ from typing import Annotated, Literal, get_args
 
 from ifdefault.ipc import codec, log, privileges
 from ifdefault.ipc.fields import number, text
-from ifdefault.model.errors import ConfigError, HostError, Problem
+from ifdefault.model.errors import ConfigError, HostError, Problem, reason
 from ifdefault.web.settings import Faults, Settings, read_or_faults
 
 LIMIT_S = 10.0  # of one program
@@ -49,7 +49,7 @@ class Explain:
     protocol: Protocol
     source: _End
     target: _End
-    iif: Annotated[str, text(r"[^\s/-][^\s/]{0,14}|")] = ""
+    iif: Annotated[str, text(r"[^\s/\x00-\x1f\x7f-][^\s/\x00-\x1f\x7f]{0,14}|")] = ""
     mark: Annotated[int, number(0, (1 << 32) - 1)] = 0
     uid: Annotated[int, number(0, (1 << 32) - 2)] = 0
 
@@ -171,7 +171,9 @@ def _explain(files: Files, command: Command, request: Explain) -> Reply:
     output = done.output.decode("utf-8", "replace")
     if not output.strip():
         lines = tuple(line.removeprefix("ifdefault: ") for line in said)
-        return Faults(lines or (f"explain: {done.why or 'no answer'}",))
+        # of an invalid argument, without how the command is used
+        errors = tuple(e for line in lines if (e := line.removeprefix("Error: ")) != line)
+        return Faults(errors or lines or (f"explain: {done.why or 'no answer'}",))
     return Explained(output, tuple(said))
 
 
@@ -186,7 +188,10 @@ def _forked(work: Callable[[], int]) -> _Done:
     """Do it in a child, for a limited time."""
     output, errors = os.memfd_create("output"), os.memfd_create("errors")
     try:
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            return _Done(b"", b"", f"no process for it: {reason(error)}")
         if not pid:
             _work(work, output, errors)
         pidfd = os.pidfd_open(pid)
@@ -209,6 +214,7 @@ def _work(work: Callable[[], int], output: int, errors: int) -> None:
         sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
         work()
         sys.stdout.flush()
+        sys.stderr.flush()
     except BaseException as error:
         os.write(errors, f"internal error: {error!r}\n".encode(errors="replace"))
         raise

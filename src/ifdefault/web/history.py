@@ -2,7 +2,7 @@
 
 Rules: the file is read in a thread, one reading at a time, and what was read is kept for a while:
 many pages cost no more than one. A history that isn't there, or can't be read, leaves out what
-needs it.
+needs it; a disk that hangs is not waited for longer than `PATIENCE_S`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from concurrent.futures.thread import ThreadPoolExecutor  # the module itself: b
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from ifdefault.model.errors import HostError
+from ifdefault.ipc import codec
+from ifdefault.model.errors import HostError, Problem
 from ifdefault.model.report import Event
+from ifdefault.model.report_text import duration, size
 from ifdefault.monitor.history import reader
 from ifdefault.monitor.history.budget import Budget
 from ifdefault.monitor.history.budgets import read_budgets
@@ -33,9 +35,10 @@ from ifdefault.web.records import (
     traffic_hour,
 )
 from ifdefault.web.settings import UplinkSettings
-from ifdefault.web.view import When, ago, when
+from ifdefault.web.view import When, when
 
 OUTAGE_DAYS = 90  # that are listed
+PATIENCE_S = 8.0  # more than its reader has for its writer
 _KEPT_S: dict[str, float] = {"hour": 10.0, "day": 30.0, "month": 60.0}
 _EVENT_DAYS = 400
 _lock = asyncio.Lock()
@@ -58,6 +61,8 @@ class _Kept:
 
     def __init__(self) -> None:
         self._results: dict[object, tuple[float, object]] = {}
+        self._reading: asyncio.Future[Any] | None = None
+        self._is_late = False  # it has been waited for
 
     async def get(self, key: object, for_s: float, read: Callable[[], T]) -> T:
         async with _lock:
@@ -69,7 +74,22 @@ class _Kept:
             return result
 
     async def _in_thread(self, read: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(_thread, read)
+        """HostError if it takes too long, or the one before still does, whose client may have
+        gone: at once, if that was waited for already."""
+        if self._reading is not None and not self._reading.done():
+            await self._ended(self._reading)
+        reading = asyncio.get_running_loop().run_in_executor(_thread, read)
+        reading.add_done_callback(asyncio.Future.exception)  # retrieved, whoever waits for it
+        self._reading, self._is_late = reading, False
+        await self._ended(reading)
+        return reading.result()
+
+    async def _ended(self, reading: asyncio.Future[Any]) -> None:
+        await asyncio.wait([reading], timeout=0.0 if self._is_late else PATIENCE_S)
+        if not reading.done():
+            self._is_late = True
+            what = f"the history can't be read in {PATIENCE_S:g} s"
+            raise HostError(Problem("", what, "see whether its disk answers"))
 
 
 _kept = _Kept()
@@ -125,15 +145,6 @@ def _budget_text(used: Budget) -> str:
     return text
 
 
-def size(number: float) -> str:
-    """Bytes in three digits."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if number < 999.5:
-            return f"{number:.3g} {unit}"
-        number /= 1000
-    return f"{number:.3g} TB"
-
-
 async def events(state_dir: Path) -> list[Event]:
     """HostError if there is no history."""
 
@@ -159,7 +170,7 @@ async def outages(state_dir: Path) -> list[OutageRow]:
 
 def _row(outage: Outage, now: float) -> OutageRow:
     until = None if outage.until is None else when(outage.until, now)
-    lasted = ago(outage.duration_s(now))
+    lasted = duration(outage.duration_s(now))
     since = when(outage.since, now)
     return OutageRow(outage.span, str(outage.path), since, until, lasted, outage.cause)
 
@@ -181,15 +192,17 @@ async def report(state_dir: Path, span: int) -> tuple[str, str] | None:
 # --- for the API --------------------------------------------------------------------------
 
 
-async def records(state_dir: Path, since: int, until: int, uplink: str) -> HistoryReport:
-    """Paths and traffic by the hour; HostError."""
+async def records(state_dir: Path, since: int, until: int, uplink: str) -> bytes:
+    """Paths and traffic by the hour, as the JSON of a HistoryReport: a year's is long, and the loop
+    doesn't wait while it is written. HostError."""
 
-    def read() -> HistoryReport:
+    def read() -> bytes:
         with reader.reading(state_dir) as history:
-            return HistoryReport(
+            report = HistoryReport(
                 tuple(map(history_hour, history.hours(since, until, uplink))),
                 tuple(map(traffic_hour, history.traffic(since, until, uplink))),
             )
+        return codec.write(codec.to_json(report))
 
     return await _kept.get(("records", since, until, uplink), 1.0, read)
 

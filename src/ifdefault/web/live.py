@@ -133,12 +133,14 @@ class Live:
             if was_away:  # it may have another config
                 self._reloaded()
                 was_away = False
+            if reply.last < self._serial:  # the engine has lost its state, and counts anew
+                self._events.clear()
+                self._serial, wait_s = -1, 0
+                continue
             self._receive(reply)
             wait_s = LONGEST_WAIT_S
 
     def _receive(self, reply: EventList) -> None:
-        if reply.last < self._serial:  # the engine has lost its state, and counts anew
-            self._events.clear()
         self._events.extend(reply.events)
         if self._serial >= 0 and reply.events:  # what was before is known
             if any(event.kind in ("reload", "config") for event in reply.events):

@@ -78,8 +78,11 @@ def _listen_at(path: Path) -> socket.socket:
                 raise HostError(Problem(f"web.listen: {path}", what, "end it first"))
         path.unlink()
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    sock.bind(str(path))
-    path.chmod(0o666)
+    umask = os.umask(0o111)  # of others too; a chmod afterwards might follow a link
+    try:
+        sock.bind(str(path))
+    finally:
+        os.umask(umask)
     sock.listen(_BACKLOG)
     return sock
 

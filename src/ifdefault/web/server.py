@@ -44,7 +44,7 @@ class _Malformed(logging.Logger):
         self._refusals = refusals
 
     def handle(self, record: logging.LogRecord) -> None:
-        self._refusals.add("a request: malformed", "")
+        self._refusals.add("a request: malformed", None)
 
 
 async def serve(site: Site, sock: socket.socket, notifier: Notifier) -> int:

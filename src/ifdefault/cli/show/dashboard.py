@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 from ifdefault.cli.show import chart, paths
 from ifdefault.cli.show.chart import Row
 from ifdefault.cli.show.event_rows import event_row
-from ifdefault.cli.show.paths import age, rate
 from ifdefault.cli.show.samples import Samples, Slot, scale
 from ifdefault.cli.show.style import STATES, Line, Style
 from ifdefault.model import report_text
-from ifdefault.model.headline import headline
+from ifdefault.model.headline import WORST, headline
+from ifdefault.model.report_text import age, grouped, rate
 
 if TYPE_CHECKING:
     from ifdefault.model.health import Health
@@ -33,10 +33,9 @@ _LEAST_PEAK = 1e6  # bit/s: the scale of the bars isn't finer
 _FEWEST_EVENTS = 3
 _SHORTEST = 3  # rows of a section that is cut
 Pieces = list[tuple[str, Style | None]]
-_RANK = ("down", "degraded", "recovering", "unproven", "up")
 SORTS: dict[str, Callable[[str, list[Health], Samples], tuple[float, ...]]] = {
     "config": lambda *_: (),
-    "state": lambda _, paths, __: (min(_RANK.index(path.state) for path in paths),),
+    "state": lambda _, paths, __: (min(WORST.index(path.state) for path in paths),),
     "loss": lambda _, paths, __: (-max(path.loss_ratio for path in paths),),
     "RTT": lambda _, paths, __: (-max(path.rtt_ms for path in paths),),
     "traffic": lambda name, _, samples: (-_traffic(samples, name),),
@@ -56,7 +55,7 @@ class View:
 
     def uplinks(self) -> dict[str, list[Health]]:
         """The paths of each uplink, in the order that is shown."""
-        groups, key = paths.grouped(self.status.health), SORTS[self.sort]
+        groups, key = grouped(self.status.health), SORTS[self.sort]
         order = sorted(groups, key=lambda name: key(name, groups[name], self.samples))
         return {name: groups[name] for name in order}
 

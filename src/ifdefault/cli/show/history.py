@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from ifdefault.cli.show.style import Line
 from ifdefault.cli.show.table import table
+from ifdefault.model.report_text import duration, size
 from ifdefault.monitor.config import UplinkPart
 from ifdefault.monitor.history.budget import RATE_DAYS, Budget, month_of
 from ifdefault.monitor.history.budgets import budgets
-from ifdefault.monitor.history.outage_report import duration
 from ifdefault.monitor.history.records import Interval, Outage, Path, Tally
 
 if TYPE_CHECKING:
@@ -189,16 +189,16 @@ def _traffic(seen: Seen) -> list[str]:
 
 def budget_lines(name: str, each: Budget) -> list[str]:
     """An uplink's traffic in words."""
-    text = f"{name}: {amount(each.used)}"
+    text = f"{name}: {size(each.used)}"
     if each.limit:
-        text += f" of {amount(each.limit)} ({each.used / each.limit * 100:.0f} %)"
+        text += f" of {size(each.limit)} ({each.used / each.limit * 100:.0f} %)"
     text += f" since {_day(each.since)}"
     if each.limit and each.used >= each.limit:
         return [Line(f"{text}: the budget is used up", "bad")]
     if each.forecast is None:
         return [text]
     end = _day(each.until)
-    text += f"; at the rate of the last {RATE_DAYS} days {amount(each.forecast)} until {end}"
+    text += f"; at the rate of the last {RATE_DAYS} days {size(each.forecast)} until {end}"
     if each.used_up is None:
         return [text]
     return [Line(f"{text}, and the budget is used up on {_day(each.used_up)}", "warn")]
@@ -206,17 +206,6 @@ def budget_lines(name: str, each: Budget) -> list[str]:
 
 def _day(day: datetime) -> str:
     return f"{day:%Y-%m-%d}"
-
-
-def amount(count: float) -> str:
-    """Bytes in decimal units, as providers count them."""
-    units = ["B", "kB", "MB", "GB", "TB", "PB"]
-    while count >= 999.5 and len(units) > 1:
-        count /= 1000
-        units.pop(0)
-    return (
-        f"{count:.0f} {units[0]}" if units[0] == "B" or count >= 100 else f"{count:.1f} {units[0]}"
-    )
 
 
 # --- as JSON ------------------------------------------------------------------------------

@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from ifdefault.cli.show.paths import age
 from ifdefault.cli.show.style import Line, Style
 from ifdefault.cli.show.table import table
+from ifdefault.model.report_text import age
 
 if TYPE_CHECKING:
     from ifdefault.model.report import DaemonStatus, Named, PublisherStatus

@@ -14,12 +14,10 @@ from typing import TYPE_CHECKING
 from ifdefault.cli.show.style import Line
 from ifdefault.cli.show.table import table
 from ifdefault.model.health import Health
-from ifdefault.model.report_text import age, cause, grouped, rate, role
+from ifdefault.model.report_text import age, cause, grouped, role
 
 if TYPE_CHECKING:
     from ifdefault.model.report import DaemonStatus
-
-__all__ = ["age", "at", "drain_lines", "grouped", "has_problem", "lines", "rate", "remarks"]
 
 _HEADS = ("Uplink", "", "State", "Since", "Loss", "RTT", "Role", "Cause")
 

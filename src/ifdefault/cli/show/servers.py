@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ifdefault.cli.show.paths import age
 from ifdefault.cli.show.style import Line
 from ifdefault.cli.show.table import table
 from ifdefault.host.status_forward import ControlGroup, ForwardStatus, ServerStatus, ServiceStatus
+from ifdefault.model.report_text import age
 from ifdefault.plan.servers import Server, server_text
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 from ifdefault.cli.show import chart, paths
 from ifdefault.cli.show.chart import Row
 from ifdefault.cli.show.dashboard import View, sparkline
-from ifdefault.cli.show.paths import age, rate
 from ifdefault.cli.show.samples import SPAN_S, scale
 from ifdefault.cli.show.style import STATES
 from ifdefault.model import report_text
+from ifdefault.model.report_text import age, grouped, rate
 
 if TYPE_CHECKING:
     from ifdefault.model.health import Health
@@ -27,7 +27,7 @@ _LEAST_BITS = 1e4
 
 def rows(view: View, height: int, columns: int) -> list[Row]:
     """All rows; the screen scrolls them."""
-    health = paths.grouped(view.status.health).get(view.selected)
+    health = grouped(view.status.health).get(view.selected)
     if not health:
         return [Row().add(f"{view.selected or 'no uplink'}: not there at present", "warn")]
     tall = 4 if height >= 16 + 14 * len(health) else 2

@@ -6,11 +6,12 @@
 
 Rules: a request is one line of JSON, and so is its reply. Changes require root, by the peer's
 credentials from the kernel, or the token that root gave away: wrong ones are refused late, one
-after another, so that nobody tries many, and the right one is never delayed. That root is heard
-doesn't depend on what others do, since they can't connect to its socket. Replies to others may be
-as old as `CACHE_S`, but not older than the latest event that somebody waits for. There is one
-engine per run directory, which holds a lock while it runs, so that the sockets of a dead engine are
-recognised as stale.
+after another, so that nobody tries many, and the right one is never delayed. While `MOST_WRONG` of
+a user or `MOST_WRONG_OF_ALL` wait for that, no other one is looked at: they would take all clients'
+places. That root is heard doesn't depend on what others do, since they can't connect to its socket.
+Replies to others may be as old as `CACHE_S`, but not older than the latest event that somebody
+waits for. There is one engine per run directory, which holds a lock while it runs, so that the
+sockets of a dead engine are recognised as stale.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import asyncio
 import fcntl
 import os
 import time
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from hmac import compare_digest
@@ -44,6 +46,7 @@ from ifdefault.model.errors import HostError, IfdefaultError, Problem, internal,
 LOCK = "engine.lock"
 CACHE_S = 0.2
 TOKEN_S = 1.0  # between two refusals of tokens
+MOST_WRONG, MOST_WRONG_OF_ALL = 8, 64  # tokens whose refusals are due
 _NEWS_S = 0.03  # events come in groups
 # A program that an engine was just starting when it was killed has its files until it executes.
 _EXEC_S, _RETRY_S = 2.0, 0.02
@@ -79,6 +82,7 @@ class Control:
         self._cached_s = 0.0
         self._news: asyncio.TimerHandle | None = None
         self._refused_s = 0.0  # when the last wrong token is refused
+        self._wrong: Counter[int] = Counter()  # tokens to be refused, by user
         # root's comes last: once that is there, both are
         self.endpoints = (
             Endpoint(run_dir / OPEN_SOCKET, 0o666, partial(self._answer, self._read_cached), SHARE),
@@ -144,14 +148,21 @@ class Control:
         if not token:
             what, remedy = "no token permits changes", "set web.control_token_file, or run as root"
             return encode_reply(refusal(HostError(Problem("permission", what, remedy))))
+        if self._wrong[peer.uid] >= MOST_WRONG or self._wrong.total() >= MOST_WRONG_OF_ALL:
+            what, remedy = "too many wrong tokens", "try again in a minute, or run as root"
+            return encode_reply(refusal(HostError(Problem("permission", what, remedy))))
         if compare_digest(request.token.encode(), token.encode()):
             return self._perform(request, peer)
+        self._wrong[peer.uid] += 1
         return self._refuse_token(peer)
 
     async def _refuse_token(self, peer: Peer) -> bytes:
         now = time.monotonic()
         self._refused_s = max(now, self._refused_s) + TOKEN_S
-        await asyncio.sleep(self._refused_s - now)
+        try:
+            await asyncio.sleep(self._refused_s - now)
+        finally:
+            self._wrong[peer.uid] -= 1
         self._answerer.token_refused(peer.uid)
         problem = Problem("permission", "wrong token", "see web.control_token_file")
         return encode_reply(refusal(HostError(problem)))

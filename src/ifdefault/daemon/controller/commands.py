@@ -79,7 +79,11 @@ class Commands:
     def _force(self, request: e.UplinkRequested) -> None:
         state = self._state
         names = [uplink.name for uplink in state.config.uplinks]
-        if request.uplink in names or (request.state == "auto" and request.uplink in state.forced):
+        if request.timeout_s and request.state != "drain":
+            self._refuse(request.id, "", "only a drain has a timeout", "leave out timeout_s")
+        elif request.uplink in names or (
+            request.state == "auto" and request.uplink in state.forced
+        ):
             self._forcing[request.id] = request
             forced = (request.id, request.uplink, request.state, request.timeout_s)
             state.out.append(SaveForced(*forced))

@@ -26,6 +26,7 @@ from ifdefault.ipc.channel import Channel
 from ifdefault.ipc.child import environment, python
 from ifdefault.ipc.control.client import credentials
 from ifdefault.ipc.messages import (
+    DNS_VERSION,
     FROM_DNS_SERVER,
     MAX_BYTES,
     FromDnsServer,
@@ -116,6 +117,8 @@ class Connection:
                     self._channel_ended(kept)
                     return
                 self.pid, self.version = pid, version
+                # it is only to leave, and may report what this version doesn't know
+                self._channel.skips_invalid = version != DNS_VERSION
                 self.ready.set_result(None)
             case Served() if self.ready.done() and self._reports.take(time.monotonic()):
                 self._receive(self, message)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from ifdefault.ipc.regular_file import read_regular
 from ifdefault.model.errors import reason
 
 REDACTED = "REDACTED"
@@ -94,8 +95,7 @@ class Secrets:
 
     def _learn_file(self, path: str) -> None:
         try:
-            with Path(path).open("rb") as file:
-                text = file.read(_LONGEST_FILE).decode("utf-8", "surrogateescape")
+            text = read_regular(Path(path), _LONGEST_FILE).decode("utf-8", "surrogateescape")
         except FileNotFoundError:
             return  # nor can it have come from there
         except OSError as error:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from ifdefault.model.report_text import duration
 from ifdefault.monitor.history.reader import Reader
 from ifdefault.monitor.history.records import HOUR_S, MINUTE_S, Interval, Outage, Path, Span, Target
 
@@ -58,22 +59,6 @@ def outage_report(reader: Reader, outage: Outage, host: str) -> str:
         _how(known),
     ]
     return "\n\n".join("\n".join(lines) for lines in map(list, sections) if lines) + "\n"
-
-
-def duration(seconds: float) -> str:
-    """Two units at most: 2 d 4 h, 12 min 5 s, 3.2 s."""
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    whole = round(seconds)
-    for unit_s, unit, lesser_s, lesser in (
-        (86400, "d", 3600, "h"),
-        (3600, "h", 60, "min"),
-        (60, "min", 1, "s"),
-    ):
-        if whole >= unit_s:
-            rest = whole % unit_s // lesser_s
-            return f"{whole // unit_s} {unit}" + (f" {rest} {lesser}" if rest else "")
-    raise AssertionError
 
 
 def _utc(at: float, form: str = "%Y-%m-%d %H:%M:%S") -> str:

@@ -1,18 +1,20 @@
 """Reads the history's file, for those who may not write it.
 
 Rules: read-only, a connection for each reading; whatever is wrong with the file is a HostError. A
-history that doesn't exist yet is empty.
+history that doesn't exist yet is empty. Root reads it too, and trusts the monitor's user with
+nothing: a pipe isn't waited for, and what isn't a table, such as a view that never ends, isn't run.
 """
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path as FilePath
 from urllib.parse import quote
 
-from ifdefault.model.errors import HostError, Problem
+from ifdefault.ipc.regular_file import require_regular
+from ifdefault.model.errors import HostError, Problem, reason
 from ifdefault.model.report import Event
 from ifdefault.monitor.history.outages import follows, outages
 from ifdefault.monitor.history.records import (
@@ -39,6 +41,8 @@ from ifdefault.monitor.history.schema import (
 
 FOLDER = "history"  # in the state directory
 _TIMEOUT_S = 5.0  # while it is being written
+_BESIDE = ("-journal", "-wal", "-shm")  # of SQLite, which opens what there is
+_LONGEST = 1 << 20  # of a value
 _NAMED = "JOIN uplink ON uplink.id = uplink"
 
 
@@ -55,9 +59,12 @@ def reading(state_dir: FilePath) -> Iterator[Reader]:
     """Read within one state of the file. NoHistory if there is none, HostError if it can't be."""
     path = history_dir(state_dir) / FILE
     try:
-        if not path.is_file():
+        if not path.exists():
             remedy = "start the monitor: systemctl start ifdefault-monitor, or ifdefault monitor"
             raise NoHistory(Problem(str(path), "nothing has been recorded yet", remedy))
+        for each in (path, *(path.with_name(f"{FILE}{suffix}") for suffix in _BESIDE)):
+            with suppress(FileNotFoundError):
+                require_regular(each)
         db = sqlite3.connect(
             f"file:{quote(str(path))}?mode=ro", uri=True, timeout=_TIMEOUT_S, isolation_level=None
         )
@@ -77,7 +84,8 @@ def _problem(path: str, error: Exception) -> Problem:
     if code == sqlite3.SQLITE_BUSY:
         return Problem(path, f"is locked for more than {_TIMEOUT_S:g} s", "try again")
     remedy = "restart the monitor, which begins a new one: systemctl restart ifdefault-monitor"
-    return Problem(path, f"can't be read: {error}", remedy)
+    why = reason(error) if isinstance(error, OSError) else str(error)
+    return Problem(path, f"can't be read: {why}", remedy)
 
 
 class Reader:
@@ -85,15 +93,24 @@ class Reader:
 
     def __init__(self, db: sqlite3.Connection, path: str) -> None:
         self._db = db
+        db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST)
         add_functions(db)
+        db.execute("PRAGMA trusted_schema = OFF")  # root reads what the monitor's user wrote
         db.execute("BEGIN")
         (application,) = db.execute("PRAGMA application_id").fetchone()
         (version,) = db.execute("PRAGMA user_version").fetchone()
+        if (application, version) == (0, 0) and not db.execute("PRAGMA page_count").fetchone()[0]:
+            what, remedy = "nothing has been recorded yet", "see the log of ifdefault-monitor"
+            raise NoHistory(Problem(path, what, remedy))  # as when the disk is full
         if (application, version) != (APPLICATION_ID, VERSION):
             what = "isn't a history of ifdefault"
             if application == APPLICATION_ID:
                 what = f"is of another ifdefault (format {version}, not {VERSION})"
             remedy = "restart the monitor: systemctl restart ifdefault-monitor"
+            raise HostError(Problem(path, what, remedy))
+        others = "SELECT count(*) FROM sqlite_schema WHERE type NOT IN ('table', 'index')"
+        if db.execute(others).fetchone() != (0,):
+            what, remedy = "has views or triggers, which aren't ours", "move it away"
             raise HostError(Problem(path, what, remedy))
         self.seen: float = db.execute("SELECT seen FROM known").fetchone()[0]
 

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from ifdefault.ipc import tasks
+from ifdefault.ipc import log, tasks
 from ifdefault.model.errors import reason
 from ifdefault.monitor.config import MonitorConfig
 from ifdefault.monitor.feed import NewEvents, Report
@@ -84,7 +84,9 @@ class History:
     async def _write(self, now: float) -> None:
         if self._writing is not None:
             await asyncio.wait([self._writing], timeout=PATIENCE_S)
-        if self._writing is None and self._recorder.batch:
+        if self._writing is not None:
+            self._recorder.batch = self._recorder.batch.followed_by(Batch(), MOST_KEPT)
+        elif self._recorder.batch:
             self._minute = int(now) // MINUTE_S
             batch, self._recorder.batch = self._recorder.batch, Batch()
             self._writing = tasks.start(self._perform(batch, now))
@@ -98,6 +100,8 @@ class History:
         except (sqlite3.Error, OSError) as error:
             self._fail(error)
             self._recorder.batch = batch.followed_by(self._recorder.batch, MOST_KEPT)
+        except Exception as error:  # it would fail again, so that this batch is lost
+            log.exception(error, "history")
         else:
             self._say("history", "")
             self._say("history aside", self._file.aside())

@@ -18,6 +18,7 @@ from ifdefault.monitor.notify.delivery import Delivery, Refused, Stage, Tell
 
 PROGRAM = "apprise"
 _LONGEST_OUTPUT = 64 * 1024
+_ERROR = " - ERROR - "  # after the time, in its log
 _TYPE: dict[Severity, str] = {"info": "info", "warning": "warning", "error": "failure"}
 
 
@@ -48,8 +49,13 @@ def send(delivery: Delivery, tell: Tell) -> str:
     output = process.stdout.read(_LONGEST_OUTPUT).decode("utf-8", "replace")
     process.stdout.close()  # whatever more it prints ends it
     status = process.wait()
-    lines = [line for line in output.splitlines() if line.strip()]
     if status:
-        last = lines[-1] if lines else "it printed nothing"
-        raise Refused(one_line(f"apprise: exit status {status}: {last}"))
+        raise Refused(one_line(f"apprise: exit status {status}: {_why(output)}"))
     return "apprise: exit status 0"
+
+
+def _why(output: str) -> str:
+    """The line that says most: the last error, before the hints how the program is used."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    errors = [line.partition(_ERROR)[2] for line in lines if _ERROR in line]
+    return (errors or lines or ["it printed nothing"])[-1]

@@ -11,9 +11,9 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from ifdefault.model.errors import reason
-from ifdefault.monitor.notify.delivery import CONNECT_S, LONGEST_TEXT, Refused, Stage, Tell
+from ifdefault.monitor.notify.delivery import CONNECT_S, Refused, Stage, Tell
 
-_LONGEST_SECRET = 4096
+_LONGEST_SECRET = _LONGEST_LINE = 4096
 
 
 def look_up(host: str, port: int, source: str, tell: Tell) -> None:
@@ -81,4 +81,5 @@ def words(error: Exception) -> str:
 
 
 def one_line(text: str) -> str:
-    return re.sub(r"\s+", " ", text).strip()[:LONGEST_TEXT]
+    """Still longer than what is shown, or the beginning of a secret would be left (`hidden`)."""
+    return re.sub(r"\s+", " ", text).strip()[:_LONGEST_LINE]

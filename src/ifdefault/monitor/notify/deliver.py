@@ -15,12 +15,14 @@ import os
 import resource
 import signal
 import socket
+from contextlib import suppress
 from types import MappingProxyType
 from typing import NoReturn
 
 from ifdefault.ipc import codec, privileges
 from ifdefault.model.errors import HostError, Problem, internal
 from ifdefault.monitor.notify.delivery import (
+    LONGEST_TEXT,
     Delivery,
     Outcome,
     Refused,
@@ -80,10 +82,12 @@ def _serve(sock: socket.socket, uid: int, gid: int) -> NoReturn:
             data, fds, _, _ = socket.recv_fds(sock, 1, 1)
             if not data:
                 os._exit(0)
-            if os.fork() == 0:
-                sock.close()
-                _deliver(socket.socket(fileno=fds[0]))
-            os.close(fds[0])
+            for fd in fds:  # none if there was no memory for it
+                with suppress(OSError):  # too many processes: the monitor sees that it has ended
+                    if os.fork() == 0:
+                        sock.close()
+                        _deliver(socket.socket(fileno=fd))
+                os.close(fd)
     finally:
         os._exit(os.EX_SOFTWARE)
 
@@ -102,9 +106,9 @@ def _load() -> None:
     import encodings.idna
     import smtplib
 
-    from ifdefault.monitor.notify import apprise, http, mail
+    from ifdefault.monitor.notify import apprise, hidden, http, mail
 
-    assert all((encodings.idna, smtplib, apprise, http, mail))
+    assert all((encodings.idna, smtplib, apprise, hidden, http, mail))
 
 
 def _deliver(sock: socket.socket) -> NoReturn:
@@ -128,7 +132,14 @@ def _deliver(sock: socket.socket) -> NoReturn:
 
 
 def deliver(delivery: Delivery, tell: Tell) -> Outcome:
-    """Send it; say how that ended."""
+    """Send it; say how that ended, without secrets."""
+    from ifdefault.monitor.notify.hidden import hide
+
+    outcome = _outcome(delivery, tell)
+    return Outcome(outcome.kind, hide(outcome.text, delivery.config)[:LONGEST_TEXT])
+
+
+def _outcome(delivery: Delivery, tell: Tell) -> Outcome:
     import smtplib
 
     from ifdefault.monitor.notify.connect import one_line, words

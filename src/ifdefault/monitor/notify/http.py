@@ -12,6 +12,7 @@ import base64
 import hmac
 import http.client
 import json
+import re
 import ssl
 import time
 from datetime import UTC, datetime
@@ -34,6 +35,8 @@ from ifdefault.monitor.notify.delivery import (
 from ifdefault.monitor.notify.message import Message
 
 _LONGEST_REPLY = 4096
+_URL = re.compile(r"[!-~]+")  # no spaces, all else percent-encoded (RFC 3986)
+_TOKEN = re.compile(r"[!-~]+")
 _PREFIX = "whsec_"  # of a secret in base64, in Standard Webhooks
 _PRIORITY: dict[Severity, str] = {"info": "default", "warning": "high", "error": "urgent"}
 _TAG: dict[Severity, str] = {
@@ -107,7 +110,8 @@ def _post(url: str, headers: dict[str, str], body: bytes, source: str, tell: Tel
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
-        known = parts.scheme in ("https", "http")
+        # http.client would quote others in its error
+        known = parts.scheme in ("https", "http") and _URL.fullmatch(url) is not None
     except ValueError:
         known = False
     if not known or not host:
@@ -156,6 +160,8 @@ def _authorization(user: str, password: str) -> str:
     """Basic (RFC 7617), or, without a user, Bearer (RFC 6750)."""
     user, password = unquote(user), unquote(password)
     if not user:
+        if not _TOKEN.fullmatch(password):  # http.client would quote it in its error
+            raise Refused("the token in its URL is not printable ASCII")
         return f"Bearer {password}"
     return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode("ascii", "strict")
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import format_datetime
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from ifdefault.monitor.notify.connect import (
@@ -33,6 +33,7 @@ from ifdefault.monitor.notify.delivery import (
 )
 
 _POLICY = SMTP.clone(max_line_length=200)  # a folded subject would begin with a space
+_LONGEST_REPLY = 64 * 1024
 PORT, SUBMISSION, SUBMISSIONS = 25, 587, 465  # RFC 5321, 6409, 8314
 
 
@@ -77,9 +78,9 @@ def _send(delivery: Delivery, tell: Tell) -> str:
     ours: dict[str, Any] = {"local_hostname": delivery.message.host, "timeout": CONNECT_S}
     ours["source_address"] = bound(delivery.source)
     if implicit:
-        smtp: smtplib.SMTP = smtplib.SMTP_SSL(host, port, **ours, context=context)
+        smtp: smtplib.SMTP = _BoundedTls(host, port, **ours, context=context)
     else:
-        smtp = smtplib.SMTP(host, port, **ours)
+        smtp = _Bounded(host, port, **ours)
     try:
         assert smtp.sock is not None
         smtp.sock.settimeout(REPLY_S)
@@ -100,6 +101,38 @@ def _send(delivery: Delivery, tell: Tell) -> str:
         return _expect(*smtp.data(text))
     finally:
         smtp.close()
+
+
+class _Bounded(smtplib.SMTP):
+    """Reads no reply that is too long: a server could add lines to one for ever."""
+
+    file: _Lines | None  # of smtplib, which reads replies from it, and sets it to None
+
+    def getreply(self) -> tuple[int, bytes]:
+        if self.file is None:
+            assert self.sock is not None
+            self.file = _Lines(self.sock.makefile("rb"))
+        self.file.left = _LONGEST_REPLY
+        return super().getreply()
+
+
+class _BoundedTls(_Bounded, smtplib.SMTP_SSL):
+    pass
+
+
+class _Lines:
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self.left = file, 0
+
+    def readline(self, size: int) -> bytes:
+        line = self._file.readline(size)
+        self.left -= len(line)
+        if self.left < 0:
+            raise OSError("its reply is too long")
+        return line
+
+    def close(self) -> None:
+        self._file.close()
 
 
 def _expect(code: int, text: bytes) -> str:
