@@ -35,16 +35,19 @@ class Cloud:
     options: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
 
 
-def _classless(address: str, *routes: str) -> tuple[str, ...]:
-    """A /32, a route to the router, and these."""
-    router = address.removesuffix("2") + "1"
-    listed = ",".join([f"{router}/32,0.0.0.0", *(f"{route},{router}" for route in routes)])
+def _routes(*routes: str) -> str:
+    """In the place of a router, "PREFIX,ROUTER" each (RFC 3442)."""
+    return f"--dhcp-option-force=option:classless-static-route,{','.join(routes)}"
+
+
+def _classless(address: str, router: str, *prefixes: str) -> tuple[str, ...]:
+    """A /32, a route to the router, and routes by it."""
     return (
         f"--shared-network=cust0,{address}",
         f"--dhcp-range={address},static,255.255.255.255,2m",
         "--dhcp-option=option:netmask,255.255.255.255",
         "--dhcp-option=28",  # no broadcast address: it would be the router's
-        f"--dhcp-option-force=option:classless-static-route,{listed}",
+        _routes(f"{router}/32,0.0.0.0", *(f"{prefix},{router}" for prefix in prefixes)),
     )
 
 
@@ -63,7 +66,37 @@ CLOUDS = {
         _BY_DHCP.format("wan1"),
         ("10.128.0.2", "10.129.0.2"),
         ("default via 10.128.0.1", "10.129.0.0/20 via 10.129.0.1"),
-        (_classless("10.128.0.2", "0.0.0.0/0"), _classless("10.129.0.2", "10.129.0.0/20")),
+        (
+            _classless("10.128.0.2", "10.128.0.1", "0.0.0.0/0"),
+            _classless("10.129.0.2", "10.129.0.1", "10.129.0.0/20"),
+        ),
+    ),
+    "azure": Cloud(
+        _BY_DHCP.format("wan0"),
+        _BY_DHCP.format("wan1"),
+        ("10.1.0.4", "10.1.1.4"),
+        ("168.63.129.16 via 10.1.0.1", "10.1.1.0/24 dev wan1"),
+        (
+            (
+                _routes(
+                    *(
+                        f"{prefix},10.1.0.1"
+                        for prefix in ("0.0.0.0/0", "168.63.129.16/32", "169.254.169.254/32")
+                    )
+                ),
+            ),
+            (_routes("10.1.1.0/24,0.0.0.0"),),
+        ),
+    ),
+    "hetzner": Cloud(
+        _BY_DHCP.format("wan0"),
+        _BY_DHCP.format("wan1"),
+        ("203.0.113.10", "10.0.0.2"),
+        ("default via 172.31.1.1", "10.0.0.0/16 via 10.0.0.1"),
+        (
+            _classless("203.0.113.10", "172.31.1.1", "0.0.0.0/0"),
+            _classless("10.0.0.2", "10.0.0.1", "10.0.0.0/16"),
+        ),
     ),
 }
 
