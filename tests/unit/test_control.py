@@ -617,6 +617,27 @@ def test_a_crowd_of_other_users_keeps_nobody(
         assert len(clients(engine, client.OPEN_SOCKET)) <= endpoint.MOST_CLIENTS
 
 
+def test_a_crowd_that_waits_for_refusals_keeps_nobody(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The user with most clients has none that could go, and others have some."""
+    engine.control_token = "right-" * 4
+    monkeypatch.setattr(endpoint, "PATIENCE_S", 600.0)
+    monkeypatch.setattr(server, "TOKEN_S", 600.0)
+    monkeypatch.setattr(endpoint, "MOST_CLIENTS", 12)
+    uids = iter([*range(1, 6), *(8 * [7]), 6])  # the last of 7 takes the place of one
+    monkeypatch.setattr(endpoint, "credentials", lambda _: Peer(1, next(uids), 1))
+    engine.path = engine.run_dir / client.OPEN_SOCKET
+    wrong = protocol.encode_request(SetUplink("a", "down", token="wrong-" * 4))
+    with ExitStack() as stack:
+        for number in range(13):
+            sock = stack.enter_context(engine.connect())
+            if number >= 5:
+                sock.sendall(wrong)
+        eventually(lambda: sum(bool(c.task) for c in clients(engine, client.OPEN_SOCKET)) == 8)
+        assert engine.tell(STATUS_LINE)[0]["type"] == "DaemonStatus"
+
+
 def test_replies_to_others_are_as_old_as_that(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

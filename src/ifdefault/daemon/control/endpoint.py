@@ -3,9 +3,9 @@
 Rules: nothing blocks, and a client that is too slow is disconnected. All clients of an endpoint are
 served through one descriptor (`ipc.fair_poll`), in the endpoint's share of the loop's time, so that
 other endpoints don't wait for them. Room for a new client is made at the expense of the user who
-has most clients: the one that was silent longest is disconnected. An invalid request ends its
-connection and affects no other. A client that waits for news costs nothing until there is some; it
-may go away meanwhile.
+has most clients, apart from those whose replies are being prepared: the one that was silent longest
+is disconnected. An invalid request ends its connection and affects no other. A client that waits
+for news costs nothing until there is some; it may go away meanwhile.
 """
 
 from __future__ import annotations
@@ -142,12 +142,13 @@ class Endpoint:
 
     def _make_room(self, uid: int) -> bool:
         """For a new client of a user. False if all that could make room are waiting for replies."""
-        count = Counter(client.peer.uid for client in self.clients)
-        if count[uid] < MOST_OF_A_USER:
+        silent = [client for client in self.clients if client.task is None]
+        if sum(client.peer.uid == uid for client in self.clients) < MOST_OF_A_USER:
             if len(self.clients) < MOST_CLIENTS:
                 return True
-            [(uid, _)] = count.most_common(1)
-        silent = [c for c in self.clients if c.peer.uid == uid and c.task is None]
+            count = Counter(client.peer.uid for client in silent)
+            uid = max(count, key=lambda uid: count[uid], default=uid)
+        silent = [client for client in silent if client.peer.uid == uid]
         if silent:
             self._refuse(min(silent, key=lambda client: client.since_s), _too_many(uid))
         return bool(silent)
