@@ -55,7 +55,7 @@ def _of_url(url: str) -> Iterator[str]:
         if ":" in userinfo:
             yield userinfo
             yield userinfo.partition(":")[2]
-            yield base64.b64encode(unquote(userinfo).encode()).decode()
+            yield base64.b64encode(unquote(userinfo).encode()).decode("ascii", "replace")
         yield (parts.path + (f"?{parts.query}" if parts.query else "")).lstrip("/")
         yield parts.path.lstrip("/")
         yield parts.path.rstrip("/").rpartition("/")[2]
