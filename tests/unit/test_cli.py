@@ -381,8 +381,8 @@ def test_plan_json_has_every_table_by_its_name(
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        (("tcp", "any", "1.1.1.1:65536"), "a port is at most 65535"),
-        (("tcp", "[2001:db8::1]:99999", "2001:db8::2"), "a port is at most 65535"),
+        (("tcp", "any", "1.1.1.1:65536"), "not a port; use one up to 65535"),
+        (("tcp", "[2001:db8::1]:99999", "2001:db8::2"), "not a port; use one up to 65535"),
         (("tcp", "any", "fe80::1%eth0"), "has a zone"),
         (("--mark=0x100000000", "tcp", "any", "1.1.1.1"), "is not a mark"),
         (("--mark=-1", "tcp", "any", "1.1.1.1"), "is not a mark"),

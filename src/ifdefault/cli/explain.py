@@ -38,7 +38,7 @@ def _read_end(_: click.Context, __: click.Parameter, text: str) -> tuple[str, in
     address = (match["six"] or match["four"]) if match else text
     port = int((match["six_port"] or match["port"] or 0) if match else 0)
     if port > _LAST_PORT:
-        raise click.BadParameter(f'"{text}": a port is at most {_LAST_PORT}')
+        raise click.BadParameter(f'"{text}": not a port; use one up to {_LAST_PORT}')
     if address in ("any", "-"):
         return "", port
     try:
