@@ -26,6 +26,7 @@ from tests.net.lines import lines
 A, B, LAN, CLIENT = "203.0.113.10", "198.51.100.10", "192.168.1.10", "198.18.1.10"
 CLIENT_2 = "198.18.2.10"
 SHARED = Path("/usr/share/shorewall")
+TABLES = "255\tlocal\n254\tmain\n253\tdefault\n"  # whatever this machine's file says
 SHOREWALL = {
     "zones": "fw firewall\nnet ipv4\nloc ipv4\n",
     "interfaces": "?FORMAT 2\nnet wan0\nnet wan1\nloc lan0\n",
@@ -137,14 +138,13 @@ def test_shorewall(lab_world: LabWorld) -> None:
     conf = (SHARED / "configfiles/shorewall.conf").read_text()
     rows = (line.partition("=") for line in conf.splitlines())
     conf = "\n".join(f"{key}{eq}{SETTINGS.get(key, value)}" for key, eq, value in rows)
-    table_names = Path("/etc/iproute2/rt_tables").read_text()
     files = SHOREWALL | {"shorewall.conf": conf}
     host = Host(
         world,
         {
             "/etc/shorewall": files,
             "/var/lib/shorewall": {},
-            "/etc/iproute2/rt_tables": table_names,
+            "/etc/iproute2/rt_tables": TABLES,
         },
     )
     untouched = read_state(world["host"])
@@ -177,10 +177,12 @@ def test_shorewall(lab_world: LabWorld) -> None:
 def test_script(lab_world: LabWorld) -> None:
     world = lab_world("two")
     answers.serve(world)
-    names = Path("/etc/iproute2/rt_tables").read_text() + "102\ttwo\n"
     host = Host(
         world,
-        {"/usr/local/sbin": {"two-providers": SCRIPT}, "/etc/iproute2/rt_tables": names},
+        {
+            "/usr/local/sbin": {"two-providers": SCRIPT},
+            "/etc/iproute2/rt_tables": TABLES + "102\ttwo\n",
+        },
     )
     world["host"].ip("route del default via 198.51.100.1\n")  # the table alone has it
     untouched = read_state(world["host"])
