@@ -11,6 +11,7 @@ Rules: in the cache folder, made anew when what they are made of has changed. Wh
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 import subprocess
@@ -140,8 +141,12 @@ def _files() -> list[Path]:
 
 
 def _content() -> str:
-    files = [Path(__file__), *_files()]
-    return "\n".join(f"{file.name} {file.stat().st_mode:o} {file.read_text()}" for file in files)
+    """What differs if one of these files does."""
+    digest = hashlib.sha256()
+    for file in (Path(__file__), *_files()):
+        data = file.read_bytes()
+        digest.update(f"{file.name} {file.stat().st_mode:o} {len(data)}\n".encode() + data)
+    return digest.hexdigest()
 
 
 def _build(cache: Path, release: str, scratch: Path, target: Path) -> None:
