@@ -9,9 +9,7 @@ one from the top of the tree, from `src/ifdefault`, or the end of one.
 from __future__ import annotations
 
 import ast
-import io
 import re
-import tokenize
 from collections.abc import Iterator
 from dataclasses import fields
 from functools import cache
@@ -49,6 +47,7 @@ IN_A_ROOM = re.compile(
     rf"(?<![\w.`/\[-])(?:{'|'.join(sorted(ROOMS | GONE))})(?:\.[a-z_]+)+(?![\w(-])"
 )
 POINTED_AT = re.compile(r"(?:[Ss]ee|[Aa]s in) `(\w+)`")
+COMMENT = re.compile(r"(?:^ *|  )(#.*)", re.MULTILINE)  # as the formatter writes them
 FILE = re.compile(r"(?:docs|tests|bench|man|packaging|src)/[\w./-]*\w")
 PATH = re.compile(r"[\w.-]+(?:/[\w.-]+)*/(?:[\w-]+\.(?:py|md|toml|nft))?")
 
@@ -133,12 +132,17 @@ def told(path: Path) -> str:
     text = path.read_text()
     if path.suffix != ".py":
         return re.sub(r"\]\([^)]*\)", "]", text)  # links are checked by themselves
-    nodes = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    found = (n for n in ast.walk(ast.parse(text)) if isinstance(n, nodes))
-    docstrings = [ast.get_docstring(node) or "" for node in found]
-    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
-    comments = [token.string for token in tokens if token.type == tokenize.COMMENT]
-    return "\n".join((*docstrings, *comments))
+    return "\n".join((*docstrings(ast.parse(text)), *COMMENT.findall(text)))
+
+
+def docstrings(
+    node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef,
+) -> Iterator[str]:
+    """Those of a module, its classes and functions, and what is in them; not what an `if` has."""
+    yield ast.get_docstring(node) or ""
+    for inner in node.body:
+        if isinstance(inner, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from docstrings(inner)
 
 
 DOCUMENTS = [
