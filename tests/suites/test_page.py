@@ -78,7 +78,7 @@ def shows_a_month(chromium: Browser) -> None:
             expect(seen.page.locator("figure.chart")).to_have_count(2)
             expect(seen.page.locator(".chart path.rtt")).to_have_count(4)
             expect(seen.page.locator("h1")).to_contain_text("Both uplinks work")
-            expect(seen.page.locator(".budget")).to_contain_text("of 2 TB used since")
+            expect(seen.page.locator(".budget")).to_contain_text("of 2.0 TB used since")
 
 
 def drains(world: World, chromium: Browser) -> None:

@@ -145,9 +145,10 @@ def await_numbers(host: Node) -> None:
 
 
 def ask(host: Node, what: str, **arguments: str | float) -> Any:
-    """Prometheus' answer to a request of its API."""
+    """Prometheus' answer to a request of its API, once it answers."""
     url = f"http://127.0.0.1:9090/api/v1/{what}?{urlencode(arguments)}"
-    answer = json.loads(host.run(["curl", "--silent", "--max-time", "10", url]).stdout)
+    command = ["curl", "--silent", "--max-time", "10", url]
+    answer = json.loads(eventually(lambda: host.run(command).stdout, 60.0, what="Prometheus"))
     assert answer["status"] == "success", answer
     return answer["data"]
 

@@ -38,7 +38,7 @@ _BLOCK = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 _MEASURED = re.compile(r"\b\d[\d.]* ?(?:m?s|min|h|%|rounds|[kM]?bit/s)(?!\w)")
-_PATIENCE_S = 20.0
+_PATIENCE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
