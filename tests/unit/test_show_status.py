@@ -170,6 +170,12 @@ def test_without_a_daemon_there_are_no_rates() -> None:
     assert head.split() == ["Uplink", "Packets", "in", "Packets", "out", "Misrouted"]
 
 
+def test_before_apply_nothing_is_said_to_be_forwarded() -> None:
+    host = replace(HOST, applied=False, forward=replace(HOST.forward, follows=True))
+    assert status._lines(status._Snapshot(host, None))[0] == "not applied: run ifdefault apply"
+    assert not [line for line in status._lines(status._Snapshot(host, None)) if "tcp:443" in line]
+
+
 def test_an_unconfirmed_apply_is_shown_and_not_ok() -> None:
     text = "undone in 34 s unless you run: ifdefault confirm"
     waiting = status._Snapshot(HOST, None, unconfirmed=text)

@@ -201,7 +201,7 @@ def _names(snapshot: _Snapshot) -> list[str]:
 def _services(snapshot: _Snapshot) -> list[str]:
     from ifdefault.cli.show import servers
 
-    return servers.lines(snapshot.host.forward, snapshot.daemon)
+    return servers.lines(snapshot.host.forward, snapshot.daemon) if snapshot.host.applied else []
 
 
 def _uplinks(snapshot: _Snapshot) -> list[str]:
