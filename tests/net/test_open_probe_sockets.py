@@ -34,6 +34,7 @@ from ifdefault.plan import numbers
 from tests.net import answers
 from tests.net.conftest import LabWorld
 from tests.net.evidence import tapped
+from tests.unit.open_files import open_files
 
 ISPS = ("isp-a", "isp-b")
 # of "shared-address" each router serves one of the client's networks
@@ -201,12 +202,12 @@ def _run_without_rights(words: list[str], fd: int) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_address_or_device_that_is_gone_is_an_error(lab_world: LabWorld, kind: str) -> None:
     host, made = lab_world("one")["host"], KINDS[kind][0]
-    open_before = len(os.listdir("/proc/self/fd"))
+    open_before = open_files()
     for address, dev in (("203.0.113.99", "wan0"), ("2001:db8:a::99", "wan0"), ("::1", "gone0")):
         family: Family = 6 if ":" in address else 4
         with pytest.raises(OSError):
             host.python(lambda f=family, a=address, d=dev: made(f, a, d, 0))  # type: ignore[misc]
-    assert len(os.listdir("/proc/self/fd")) == open_before
+    assert open_files() == open_before
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -17,6 +17,7 @@ import pytest
 from ifdefault.daemon.process import output, runner, spawn
 from ifdefault.daemon.process.hooks import RUNNING, WAITING, Hooks
 from ifdefault.model.config import Config, DaemonConfig, HookConfig
+from tests.unit.open_files import open_files
 
 NOBODY = DaemonConfig(hook_user="nobody")
 
@@ -48,7 +49,7 @@ class Shop:
     def play(
         self, config: HookConfig, part: Callable[[], Awaitable[None]], daemon: DaemonConfig = NOBODY
     ) -> None:
-        before = len(os.listdir("/proc/self/fd"))
+        before = open_files()
 
         async def main() -> None:
             self.hooks = Hooks(Config((), daemon=daemon, hooks=config), self.log)
@@ -58,7 +59,7 @@ class Shop:
                 await self.hooks.close()
 
         asyncio.run(main())
-        assert len(os.listdir("/proc/self/fd")) == before
+        assert open_files() == before
 
     @property
     def busy(self) -> bool:

@@ -25,6 +25,7 @@ from ifdefault.ipc.messages import (
     Unbind,
     encode,
 )
+from tests.unit.open_files import open_files
 
 
 def send(seq: int, kind: str = "icmp") -> Send:
@@ -83,19 +84,19 @@ class Ends:
 
 def play(part: Callable[[Ends], Awaitable[None]]) -> None:
     """Run a part, and check that no descriptor is left open."""
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_files()
 
     async def main() -> None:
-        inside = len(os.listdir("/proc/self/fd"))
+        inside = open_files()
         ends = Ends()
         try:
             await part(ends)
         finally:
             ends.close()
-        assert len(os.listdir("/proc/self/fd")) == inside
+        assert open_files() == inside
 
     asyncio.run(main())
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_files() == before
 
 
 def test_messages_go_both_ways_in_order() -> None:
@@ -138,11 +139,11 @@ def test_a_socket_goes_with_the_message_that_wants_it() -> None:
 
 def test_the_engine_takes_no_descriptor() -> None:
     async def part(ends: Ends) -> None:
-        before = len(os.listdir("/proc/self/fd"))
+        before = open_files()
         socket.send_fds(ends.raw, [encode(Pong(1))], [0, 0, 0])
         await ends.until(lambda: ends.heard)
         assert ends.heard == [(Pong(1), None)]
-        assert len(os.listdir("/proc/self/fd")) == before
+        assert open_files() == before
 
     play(part)
 

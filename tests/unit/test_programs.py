@@ -21,6 +21,7 @@ from ifdefault.host.store import Store
 from ifdefault.model.config import Config, DaemonConfig
 from ifdefault.model.dns import AddressRecord, DnsConfig, ExecConfig, NameConfig, Published
 from ifdefault.model.report import PublisherStatus
+from tests.unit.open_files import open_files
 
 A, B, C = "203.0.113.10", "198.51.100.10", "203.0.113.20"
 A6, B6 = "2001:db8:a::10", "2001:db8:b::10"
@@ -56,7 +57,7 @@ class Shop:
 
     def play(self, part: Callable[[], Awaitable[None]]) -> None:
         """Do a part with a publisher of its own, as of one engine."""
-        before = len(os.listdir("/proc/self/fd"))
+        before = open_files()
 
         async def main() -> None:
             self.event_log = EventLog(self.store)
@@ -67,7 +68,7 @@ class Shop:
                 await self.publisher.close()
 
         asyncio.run(main())
-        assert len(os.listdir("/proc/self/fd")) == before
+        assert open_files() == before
 
     def config(self, zone: str = "example.net") -> Config:
         program = ExecConfig(str(self.program), zone, self.timeout_s)
