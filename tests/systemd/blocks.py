@@ -29,7 +29,8 @@ from tests.net.watched import await_states
 from tests.systemd.booted import Booted, write
 
 _LOOKS = re.compile(
-    r"ifdefault (?:status|check|dns|events|explain|plan|notify$)\b|curl |dig |ip |ss |systemctl is-"
+    r"ifdefault (?:status|check|dns|doctor|events|explain|history|notify$|plan)\b"
+    r"|curl |dig |ip |ss |systemctl is-"
 )
 _BLOCK = re.compile(
     r"(?:^ *<!-- fault: (?P<fault>[^>]+) -->\s*)?"

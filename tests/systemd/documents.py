@@ -266,7 +266,9 @@ READERS = {
         around=behind,
         before=f"systemctl start docker; {IMAGE.format('docker import', 'nginx')}",
     ),
+    "docs/howto/doctor.md": Reader(before="ifdefault init; systemctl enable --now ifdefault"),
     "docs/howto/firewalld.md": Reader("lan", around=web),
+    "docs/howto/history.md": Reader(before="ifdefault init; systemctl enable --now ifdefault"),
     "docs/howto/home-line-behind-nat.md": Reader(home(), around=web),
     "docs/howto/networkmanager.md": Reader(
         files={
