@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ifdefault.cli import complete
-from ifdefault.cli.options import Options
+from ifdefault.cli.options import Options, root_option
 from ifdefault.cli.show.output import echo, echo_json, echo_lines
 from ifdefault.model.errors import HostError, Problem
 
@@ -51,13 +51,7 @@ def _as_json(status: DaemonStatus) -> dict[str, Any]:
 
 @command.command()
 @click.argument("names", nargs=-1, metavar="[NAME]…", shell_complete=complete.names)
-@click.option(
-    "--root",
-    "roots",
-    multiple=True,
-    metavar="ADDRESS",
-    help="Start at this root server instead of the Internet's; may be repeated.",
-)
+@root_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def check(options: Options, names: tuple[str, ...], roots: tuple[str, ...], as_json: bool) -> int:

@@ -18,7 +18,7 @@ import click
 from ifdefault import config as config_file
 from ifdefault.cli import hostcheck
 from ifdefault.cli.hostcheck import HostCheck
-from ifdefault.cli.options import Options
+from ifdefault.cli.options import Options, root_option
 from ifdefault.cli.show.output import echo_json, echo_lines, echo_styled
 from ifdefault.cli.show.style import Line, Style, fold, is_terminal, width
 from ifdefault.cli.show.table import table
@@ -53,13 +53,7 @@ _STYLES: dict[Level, Style | None] = {"error": "bad", "warning": "warn", "note":
     default="",
     help="Ask this STUN server for the public address and port of each uplink.",
 )
-@click.option(
-    "--root",
-    "roots",
-    multiple=True,
-    metavar="ADDRESS",
-    help="Start at this root server instead of the Internet's; may be repeated.",
-)
+@root_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def command(

@@ -1,4 +1,4 @@
-"""`ifdefault top`: how the uplinks fare, live, on the whole terminal."""
+"""`ifdefault top`: the state of the uplinks, live, on the whole terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ifdefault.model.errors import HostError, Problem
 @click.command()
 @click.pass_obj
 def command(options: Options) -> None:
-    """Show on the whole terminal how the uplinks fare, updated each second.
+    """Show the state of the uplinks on the whole terminal, updated each second.
 
     Keys select an uplink, show its details, and force its state; h lists them.
     """

@@ -8,8 +8,8 @@ everything that the core forwards.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import ip_address
 
+from ifdefault.model.address import is_address
 from ifdefault.model.config import FAMILIES, HealthConfig, Probe
 
 # ICMP and TCP answer with the mark of the request; UDP gets it from a map.
@@ -23,7 +23,7 @@ SYSCTLS = {
 def targets(probes: Iterable[Probe] = HealthConfig().probes) -> list[str]:
     """The probes' targets that are addresses, for the core's `lo`."""
     hosts = dict.fromkeys(probe.host for probe in probes)
-    return [f"{host}/{128 if ':' in host else 32}" for host in hosts if _is_address(host)]
+    return [f"{host}/{128 if ':' in host else 32}" for host in hosts if is_address(host)]
 
 
 def returns(numbers: Iterable[tuple[str, int]]) -> str:
@@ -63,11 +63,3 @@ _UDP_MAP = """\
 # Packets from port 53 are answers to the core's own resolver.
 _QUESTION = "    meta nfproto ipv{0} udp sport != 53 update @udp{0} {{ udp sport : meta mark }}\n"
 _ANSWER = "    meta nfproto ipv{0} meta mark 0 meta mark set udp dport map @udp{0}\n"
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True

@@ -22,6 +22,12 @@ def family_of(address: str) -> Literal[4, 6]:
     return 6 if ":" in address else 4
 
 
+def is_address(host: str) -> bool:
+    """Whether a host is given by its address rather than by a name, which never ends in a number
+    (RFC 3696, 2)."""
+    return ":" in host or host.replace(".", "").isdigit()
+
+
 @functools.lru_cache(maxsize=1024)  # of the uplinks' addresses, at each publication
 def is_private(address: str) -> bool:
     """Whether an address is unreachable from the Internet. Documentation prefixes count as

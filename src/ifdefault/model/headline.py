@@ -1,4 +1,4 @@
-"""How the uplinks fare, in one sentence: the headline of the page and of `top`.
+"""The state of the uplinks, in one sentence: the headline of the page and of `top`.
 
 Rules: as in `report_text`.
 """
@@ -25,7 +25,7 @@ _IS: dict[PathState, str] = {
 
 
 def headline(status: DaemonStatus) -> tuple[str, Tone]:
-    """How the uplinks fare, and which of them new connections use; and good, warn or bad."""
+    """The state of the uplinks, and which of them new connections use; and good, warn or bad."""
     paths = grouped(status.health)
     if not paths:
         return "No uplink has an address yet", "warn"

@@ -162,7 +162,4 @@ class _Feed:
     async def close(self) -> None:
         waiting, self._waiting = self._waiting, None
         if waiting is not None:
-            waiting.cancel()
-            await asyncio.wait([waiting])
-            if not waiting.cancelled():
-                waiting.exception()  # retrieved, so that nobody complains
+            await tasks.end(waiting)

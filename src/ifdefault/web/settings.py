@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated
 
 from ifdefault.ipc.fields import number
+from ifdefault.ipc.regular_file import read_regular
 from ifdefault.model import token as tokens
 
 _Bytes = Annotated[int, number(0, 1 << 62)]
@@ -65,11 +66,11 @@ def read_token(path: str) -> str:
 
     remedy = tokens.remedy(path) + f", and chown ifdefault-web {path}"
     try:
-        with open(path, encoding="ascii", errors="replace") as file:
-            token = file.read(tokens.LONGEST).strip()
+        data = read_regular(Path(path), tokens.LONGEST)
     except OSError as error:
         what, remedy = f"can't be read: {reason(error)}", "let the user ifdefault-web read it"
         raise ConfigError(Problem(f"web.token_file: {path}", what, remedy)) from None
+    token = data.decode("ascii", "replace").strip()
     if what := tokens.fault(token):
         raise ConfigError(Problem(f"web.token_file: {path}", what, remedy))
     return token

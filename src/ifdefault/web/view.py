@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
+from ifdefault.model.config import SEVERITIES
 from ifdefault.model.headline import WORST, headline
 from ifdefault.model.health import Forced, Health, PathState
 from ifdefault.model.report import DaemonStatus, Draining, Event, Named
@@ -238,15 +239,14 @@ def matching(
     events: Iterable[Event], *, text: str, kind: str, uplink: str, severity: str
 ) -> list[Event]:
     """The events that a filter lets through; an empty field lets all."""
-    severities = ("info", "warning", "error")
-    from_here = severities[severities.index(severity) :] if severity in severities else severities
+    least = SEVERITIES.index(severity) if severity in SEVERITIES else 0
     words = text.casefold().split()
     return [
         event
         for event in events
         if kind in ("", event.kind)
         and uplink in ("", event.uplink)
-        and event.severity in from_here
+        and SEVERITIES.index(event.severity) >= least
         and all(word in event.text.casefold() for word in words)
     ]
 

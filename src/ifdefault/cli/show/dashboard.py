@@ -1,4 +1,4 @@
-"""The first screen of `top`: how the uplinks fare, names, servers, and the last events.
+"""The first screen of `top`: the state of the uplinks, names, servers, and the last events.
 
 Rules: text from values alone. It fits any screen: columns and sections that have no room are left
 out, the less important ones first; details are shown by the other screens.

@@ -48,10 +48,10 @@ class Outcome:
 
 
 class Poller:
-    """`told` is called from the thread when there is something to `take`."""
+    """`notify` is called from the thread when there is something to `take`."""
 
-    def __init__(self, run_dir: Path, state_dir: Path, told: Callable[[], None]) -> None:
-        self._run_dir, self._state_dir, self._told = run_dir, state_dir, told
+    def __init__(self, run_dir: Path, state_dir: Path, notify: Callable[[], None]) -> None:
+        self._run_dir, self._state_dir, self._notify = run_dir, state_dir, notify
         self._history_s = 0.0  # when it is read next
         self._said: queue.SimpleQueue[Reading | Outcome] = queue.SimpleQueue()
         self._due = threading.Event()
@@ -76,7 +76,7 @@ class Poller:
 
     def _say(self, said: Reading | Outcome) -> None:
         self._said.put(said)
-        self._told()
+        self._notify()
 
     def _read(self) -> Reading:
         try:

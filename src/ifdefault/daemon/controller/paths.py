@@ -25,6 +25,7 @@ from ifdefault.daemon.controller.never_worked import NeverWorked
 from ifdefault.health.counts import PathCounts
 from ifdefault.health.path import Path
 from ifdefault.health.states import Memory
+from ifdefault.model.address import is_address
 from ifdefault.model.config import FAMILIES, Config, Family, HealthConfig, Probe
 from ifdefault.model.health import (
     GATEWAY,
@@ -336,11 +337,6 @@ class Paths:
             and (probed := self._paths.get((name, family)))
             and probed.source
         )
-
-
-def is_address(host: str) -> bool:
-    """Whether a probe's host is an address rather than a name."""
-    return ":" in host or host.replace(".", "").isdigit()
 
 
 def _targets(config: Config, name: str, family: Family) -> tuple[Probe, ...]:

@@ -15,14 +15,13 @@ from collections.abc import Callable, Sequence
 from ipaddress import IPv6Address, ip_address
 
 from ifdefault.config.probe_url import parse_url
-from ifdefault.daemon.controller.paths import is_address
 from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.requests import Requests
 from ifdefault.host.state_file import StateFile
 from ifdefault.host.store import Store
 from ifdefault.ipc import tasks
 from ifdefault.ipc.messages import Asked, Reply
-from ifdefault.model.address import family_of, is_private
+from ifdefault.model.address import family_of, is_address, is_private
 from ifdefault.model.config import FAMILIES, Config, Family, Probe
 from ifdefault.model.dns import DISCOVER, Endpoint
 from ifdefault.model.health import Way

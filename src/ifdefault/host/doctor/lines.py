@@ -5,13 +5,12 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from ipaddress import ip_address
 from threading import Thread
 
 from ifdefault.host.doctor.links import macs
 from ifdefault.host.doctor.ways import Line
 from ifdefault.kernel import packet_sockets
-from ifdefault.model.address import family_of
+from ifdefault.model.address import family_of, is_address
 from ifdefault.model.config import FAMILIES, Config, Family
 from ifdefault.model.health import Way
 from ifdefault.model.kernel import Facts, Uplink
@@ -95,7 +94,7 @@ def _hosts(config: Config, name: str) -> list[str]:
 def _resolved(config: Config) -> dict[str, list[str]]:
     """The addresses of all targets; the system's resolver is given little time for names."""
     hosts = {host for uplink in config.uplinks for host in _hosts(config, uplink.name)}
-    known: dict[str, list[str]] = {host: [host] if _is_address(host) else [] for host in hosts}
+    known: dict[str, list[str]] = {host: [host] if is_address(host) else [] for host in hosts}
 
     def ask(host: str) -> None:
         try:
@@ -114,11 +113,3 @@ def _wait(threads: Iterable[Thread]) -> None:
         thread.start()
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True

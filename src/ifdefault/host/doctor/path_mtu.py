@@ -31,10 +31,6 @@ class PathMtu:
     router: str = ""
     asked: int = 0
 
-    @property
-    def is_black_hole(self) -> bool:
-        return self.size < self.limit and not self.router
-
 
 def measure(way: Way, rtts_s: Mapping[str, float], limit: int) -> PathMtu | None:
     """By targets that answer, with their round trip times. None if even the smallest packets that
