@@ -33,7 +33,7 @@ LOOK_S = 0.004
 AGAIN_S = 1.0  # until the service manager restarts it
 FRONTEND_S = 0.1
 WATCH_S = 5.0  # how often what the kernel sends no notification of is polled
-_ROUTINE = e.Woke, e.ProbeOutcome, e.TrafficSeen
+_ROUTINE = e.Woke, e.ProbeOutcome, e.TrafficSeen, e.TrafficCounted
 
 
 class Killed(Exception):

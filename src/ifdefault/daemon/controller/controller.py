@@ -101,7 +101,7 @@ class Controller:
                     state.transitions += self.paths.observe(now, event)
                 elif self.servers.observe(now, event):
                     self._servers_due_s = min(self._servers_due_s, self._reconciler.paced_s(now))
-            case e.Woke():
+            case e.Woke() | e.TrafficCounted():
                 pass
             case e.TrafficSeen():
                 state.transitions += self.paths.traffic(now, event)

@@ -157,13 +157,16 @@ class TrafficSeen:
 
 @dataclass(frozen=True, slots=True)
 class TrafficCounted:
-    """The bytes that the uplinks' interfaces have carried so far; sent about once a second if the
-    config has a budget to obey, hours or capacities. `wall_s`: seconds since the epoch, by a clock
-    that may have been set meanwhile; `local_s`: the same, shifted by the offset of local time."""
+    """The bytes that the uplinks' interfaces have carried so far; sent about once a second if an
+    uplink has a budget, hours or a capacity, or is metered. `wall_s`: seconds since the epoch, by a
+    clock that may have been set meanwhile; `local_s`: the same, shifted by the offset of local
+    time; `boot_s`: since the boot, by a clock that nobody sets and that goes on while the host
+    sleeps."""
 
     wall_s: float
     local_s: float
     counters: tuple[LinkCounter, ...] = ()
+    boot_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
