@@ -101,8 +101,11 @@ class Controller:
                     state.transitions += self.paths.observe(now, event)
                 elif self.servers.observe(now, event):
                     self._servers_due_s = min(self._servers_due_s, self._reconciler.paced_s(now))
-            case e.Woke() | e.TrafficCounted():
+            case e.Woke():
                 pass
+            case e.TrafficCounted(counters=counters):
+                uplinks = state.config.uplinks
+                state.decision_due |= state.free_capacity.count(now, uplinks, counters)
             case e.TrafficSeen():
                 state.transitions += self.paths.traffic(now, event)
             case e.KernelChanged(changes):
@@ -397,4 +400,5 @@ class Controller:
             addresses=state.addresses(),
             dns=DnsStatus(names=self.names.status(), problems=self.names.problems),
             servers=self.servers.checked(),
+            lines=state.free_capacity.loads(),
         )

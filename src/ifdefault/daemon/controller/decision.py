@@ -55,7 +55,8 @@ def make_decision(
                     down_since_s=since_s if observed == "down" else 0.0,
                 )
             )
-    decision = replace(decide(candidates), servers_down=down)
+    shares = state.free_capacity.shares(state.config.uplinks)
+    decision = replace(decide(candidates), servers_down=down, shares=shares)
     return works.primary_first(decision, uplinks) if works is not None else decision
 
 

@@ -12,6 +12,7 @@ from math import inf
 from typing import Literal
 
 from ifdefault.daemon.controller.effects import Effect, Log
+from ifdefault.health.free_capacity import FreeCapacity
 from ifdefault.model.changes import undone_in
 from ifdefault.model.config import FAMILIES, Config, Family, Severity
 from ifdefault.model.health import Decision, Forced, Transition
@@ -76,6 +77,7 @@ class State:
     went_down: dict[Key, None] = field(default_factory=dict)  # paths whose connections may hang
     adoptions: deque[Adoption] = field(default_factory=deque)
     unconfirmed: Unconfirmed | None = None
+    free_capacity: FreeCapacity = field(default_factory=FreeCapacity)
     repairs: int = 0  # operations so far that undid what others had changed
     refusals: int = 0  # operations so far that the kernel refused
 
