@@ -139,6 +139,7 @@ class FreeCapacity:
                 reports.append(line.load(name))
         return tuple(reports)
 
-    def loads(self) -> tuple[LineLoad, ...]:
+    def loads(self, uplinks: Sequence[UplinkConfig]) -> tuple[LineLoad, ...]:
         """For the status."""
-        return tuple(line.load(name) for name, line in self._lines.items())
+        names = {u.name for u in uplinks if u.capacity}
+        return tuple(line.load(name) for name, line in self._lines.items() if name in names)

@@ -99,13 +99,15 @@ class Decision:
     """Which uplinks to use. `order`: all uplinks of a family, best first; the first is primary.
     `usable`: those that may get new flows and be published in the DNS, never empty (fail static).
     Both by family. `servers_down`: (address, port) of servers that failed their check and get no
-    new connections. `standby`: uplinks that are usable only where no other is, and why. `shares`:
-    while a line fills up, in WHOLE, of each uplink that has less than its whole weight."""
+    new connections. `standby`: uplinks that are usable only where no other is, and why. `reserve`,
+    by family: those of them that work, but aren't used. `shares`: while a line fills up, in WHOLE,
+    of each uplink that has less than its whole weight."""
 
     order: tuple[tuple[Family, tuple[str, ...]], ...] = ()
     usable: tuple[tuple[Family, tuple[str, ...]], ...] = ()
     servers_down: tuple[tuple[str, int], ...] = ()
     standby: tuple[tuple[str, StandbyReason], ...] = ()
+    reserve: tuple[tuple[Family, tuple[str, ...]], ...] = ()
     shares: tuple[tuple[str, int], ...] = ()
 
     def ranking(self, family: Family) -> tuple[str, ...]:
@@ -113,6 +115,10 @@ class Decision:
 
     def usable_in(self, family: Family) -> tuple[str, ...]:
         return dict(self.usable).get(family, ())
+
+    def works_in(self, family: Family) -> tuple[str, ...]:
+        """Those that may be used where the config names them: a standby, too."""
+        return self.usable_in(family) + dict(self.reserve).get(family, ())
 
     def share(self, uplink: str) -> int:
         """How much of its weight counts, relative to the other uplinks."""

@@ -26,14 +26,16 @@ from ifdefault.daemon.controller.adopt import Adopter
 from ifdefault.daemon.controller.commands import Commands
 from ifdefault.daemon.controller.decision import Primaries, make_decision
 from ifdefault.daemon.controller.effects import SERVER_CHECKS, Effect, ResolveNames, RunHook, Save
+from ifdefault.daemon.controller.full_lines import follow_lines
 from ifdefault.daemon.controller.names import Names
 from ifdefault.daemon.controller.paths import Paths
 from ifdefault.daemon.controller.reconcile import Reconciler
 from ifdefault.daemon.controller.self_check import AGAIN_S, SelfCheck
 from ifdefault.daemon.controller.servers import ServerChecks
 from ifdefault.daemon.controller.stale_connections import StaleConnections
-from ifdefault.daemon.controller.state import Adoption, State
+from ifdefault.daemon.controller.state import State
 from ifdefault.daemon.controller.watch import Watcher
+from ifdefault.model.config import Config
 from ifdefault.model.errors import ConfigError
 from ifdefault.model.health import Decision
 from ifdefault.model.host import Observation
@@ -103,9 +105,8 @@ class Controller:
                     self._servers_due_s = min(self._servers_due_s, self._reconciler.paced_s(now))
             case e.Woke():
                 pass
-            case e.TrafficCounted(counters=counters):
-                uplinks = state.config.uplinks
-                state.decision_due |= state.free_capacity.count(now, uplinks, counters)
+            case e.TrafficCounted():
+                follow_lines(state, now, event)
             case e.TrafficSeen():
                 state.transitions += self.paths.traffic(now, event)
             case e.KernelChanged(changes):
@@ -131,13 +132,11 @@ class Controller:
                 self._finish_due = True
             case e.ConnectionsEnded():
                 self._stale.report(event)
-            case e.Started(config, forced, memories, candidates, public, drains):
+            case e.Started(candidates=candidates, public=public):
                 self.names.candidates = {c.uplink: c for c in candidates}
                 self.names.discovered = {(p.uplink, p.family): p.address for p in public}
-                state.started_s, state.forced = now, dict(forced)
-                state.drain_until_s = {name: now + left_s for name, left_s in drains}
-                self.paths.memories = {(name, family): m for name, family, m in memories}
-                state.adoptions.append(Adoption("start", config))
+                self.paths.memories = {(name, family): m for name, family, m in event.memories}
+                state.start(now, event)
             case _:
                 self._commands.receive(event, now)
                 if self._commands.entering:
@@ -287,7 +286,8 @@ class Controller:
             if state.prepared is None:  # at the start, saved path states select the uplinks
                 state.config = adoption.config
                 self._update_paths(now, uplinks, facts)
-            reconciler.awaited = adopter.plan(now, resolved, self._new_decision(uplinks, facts))
+            decision = self._new_decision(resolved.config, uplinks, facts)
+            reconciler.awaited = adopter.plan(now, resolved, decision)
             reconciler.look_at(now)  # this Look was for the adoption; do the one due for repairs
             return reconciler.awaited
         self._update_paths(now, uplinks, facts)
@@ -348,15 +348,17 @@ class Controller:
         """Decide. True if the decision changed, and so has to be applied to the kernel."""
         state = self.state
         state.decision_due, self._servers_due_s = False, inf
-        before, state.decision = state.decision, self._new_decision(uplinks, facts)
+        before = state.decision
+        state.decision = self._new_decision(state.config, uplinks, facts)
         changed = state.decision != before
         self._finish_due |= changed
         state.unapplied |= changed
         return changed
 
-    def _new_decision(self, uplinks: tuple[Uplink, ...], facts: Facts) -> Decision:
+    def _new_decision(self, config: Config, uplinks: tuple[Uplink, ...], facts: Facts) -> Decision:
         self.paths.check_unproven()
-        return make_decision(self.state, self.paths.states(), self.servers.down, uplinks, facts)
+        paths, down = self.paths.states(), self.servers.down
+        return make_decision(self.state, config, paths, down, uplinks, facts)
 
     # --- after the kernel was changed -------------------------------------------------------
 
@@ -381,24 +383,13 @@ class Controller:
 
     def status(self, now: float) -> DaemonStatus:
         """The status as far as the controller knows it; the engine and the performers add to it."""
-        state = self.state
-        health = self.paths.health()
-        return DaemonStatus(
-            pid=0,
-            up_s=now - state.started_s,
-            now_s=now,
-            config="",
+        state, health = self.state, self.paths.health()
+        return replace(
+            state.status(now),
             health=tuple(replace(h, cause="not probed") if state.held else h for h in health),
-            decision=state.decision or Decision(),
-            forced={name: forced for name, forced in state.forced.items() if forced != "auto"},
-            drains=state.drains(),
-            held=state.held or (state.unconfirmed.text(now) if state.unconfirmed else ""),
-            undone_in_s=state.unconfirmed.left_s(now) if state.unconfirmed else None,
             conflicts=self._reconciler.backoff.conflicts(now),
             astray=tuple(map(str, self._self_check.problems)),
             problems=(*state.lacks, *state.refused, *self.paths.problems),
-            addresses=state.addresses(),
             dns=DnsStatus(names=self.names.status(), problems=self.names.problems),
             servers=self.servers.checked(),
-            lines=state.free_capacity.loads(),
         )

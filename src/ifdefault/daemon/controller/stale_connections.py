@@ -78,7 +78,7 @@ def connections_to_end(
     )
     others = [a.address for u in remaining for a in u.addresses if a.family == family]
     own = (a.address for a in uplink.addresses if a.family == family)
-    dead = all(uplink.name not in decision.usable_in(f) for f in FAMILIES)
+    dead = all(uplink.name not in decision.works_in(f) for f in FAMILIES)
     return EndConnections(
         uplink.name,
         family,

@@ -12,12 +12,13 @@ from math import inf
 from typing import Literal
 
 from ifdefault.daemon.controller.effects import Effect, Log
+from ifdefault.daemon.controller.events import Started
 from ifdefault.health.free_capacity import FreeCapacity
 from ifdefault.model.changes import undone_in
 from ifdefault.model.config import FAMILIES, Config, Family, Severity
 from ifdefault.model.health import Decision, Forced, Transition
 from ifdefault.model.kernel import Uplink
-from ifdefault.model.report import Draining
+from ifdefault.model.report import DaemonStatus, Draining
 from ifdefault.plan.prepare import Prepared
 
 Key = tuple[str, Family]
@@ -81,6 +82,12 @@ class State:
     repairs: int = 0  # operations so far that undid what others had changed
     refusals: int = 0  # operations so far that the kernel refused
 
+    def start(self, now: float, started: Started) -> None:
+        """Begin with what an earlier engine saved."""
+        self.started_s, self.forced = now, dict(started.forced)
+        self.drain_until_s = {name: now + left_s for name, left_s in started.drains}
+        self.adoptions.append(Adoption("start", started.config))
+
     @property
     def uplinks(self) -> tuple[Uplink, ...]:
         return self.prepared.uplinks if self.prepared else ()
@@ -89,6 +96,23 @@ class State:
     def lacks(self) -> tuple[str, ...]:
         """What is configured, but not possible here, for the status."""
         return tuple(map(str, self.prepared.lacks)) if self.prepared else ()
+
+    def status(self, now: float) -> DaemonStatus:
+        """What of the status is known here."""
+        undo = self.unconfirmed
+        return DaemonStatus(
+            pid=0,
+            up_s=now - self.started_s,
+            now_s=now,
+            config="",
+            decision=self.decision or Decision(),
+            forced={name: forced for name, forced in self.forced.items() if forced != "auto"},
+            drains=self.drains(),
+            held=self.held or (undo.text(now) if undo else ""),
+            undone_in_s=undo.left_s(now) if undo else None,
+            addresses=self.addresses(),
+            lines=self.free_capacity.loads(self.config.uplinks),
+        )
 
     def addresses(self) -> dict[str, tuple[str, ...]]:
         """For the status."""
