@@ -15,7 +15,7 @@ from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
-from ifdefault.daemon import probes
+from ifdefault.daemon import probes, usage_file
 from ifdefault.daemon.controller import effects as f
 from ifdefault.daemon.controller import events as e
 from ifdefault.daemon.controller.controller import Controller
@@ -60,7 +60,7 @@ class Performers:
         receive: Callable[[e.Event], None],
     ) -> None:
         self._receive, self._event_log, self._watch = receive, event_log, watch
-        self._started_at = time.time()
+        self._store, self._started_at = store, time.time()
         self.host = Host(store, watch, receive)
         self.monitor = PassiveMonitor()
         self.silent = SilentChanges()
@@ -106,7 +106,8 @@ class Performers:
         discovered = self._discovery.known.items()
         public = tuple(e.PublicAddressFound(*key, address) for key, address in discovered)
         forced, drains = self.host.load_forced(), self.host.load_drains()
-        return e.Started(config, forced, saved.memories, saved.candidates, public, drains)
+        usage = usage_file.load(self._store)
+        return e.Started(config, forced, saved.memories, saved.candidates, public, drains, usage)
 
     def perform(self, effect: f.Effect) -> e.Event | None:
         return self._performers[type(effect)](effect)
@@ -188,6 +189,8 @@ class Performers:
 
     def _save(self, effect: f.Save) -> None:
         self._event_log.save(effect, self.host.routers)
+        if effect.usage is not None:
+            usage_file.save(self._store, effect.usage)
 
     # --- messages from the frontend ---------------------------------------------------------
 

@@ -33,6 +33,7 @@ from ifdefault.daemon.controller.self_check import AGAIN_S, SelfCheck
 from ifdefault.daemon.controller.servers import ServerChecks
 from ifdefault.daemon.controller.stale_connections import StaleConnections
 from ifdefault.daemon.controller.state import State
+from ifdefault.daemon.controller.usage import UsageCounter
 from ifdefault.daemon.controller.watch import Watcher
 from ifdefault.model.config import Config
 from ifdefault.model.errors import ConfigError
@@ -56,7 +57,7 @@ class Controller:
         self._reconciler, self._self_check = Reconciler(self.state), SelfCheck(self.state)
         self._adopter, self._commands = Adopter(self.state), Commands(self.state)
         self._stale, self._watcher = StaleConnections(self.state), Watcher(out)
-        self._primaries = Primaries(self.state)
+        self._primaries, self._usage = Primaries(self.state), UsageCounter(self.state)
         self._finish_due = False  # whether names or connections may need an update: `_finish`
         self._refresh_s = inf  # when to update the paths again without any event
         self._servers_due_s = inf  # when to decide after servers went down or came back
@@ -102,7 +103,7 @@ class Controller:
                     state.transitions += self.paths.observe(now, event)
                 elif self.servers.observe(now, event):
                     self._servers_due_s = min(self._servers_due_s, self._reconciler.paced_s(now))
-            case e.Woke() | e.TrafficCounted():
+            case e.Woke():
                 pass
             case e.TrafficSeen():
                 state.transitions += self.paths.traffic(now, event)
@@ -129,10 +130,14 @@ class Controller:
                 self._finish_due = True
             case e.ConnectionsEnded():
                 self._stale.report(event)
+            case e.TrafficCounted():
+                if self._usage.observe(event):
+                    self._save(now)
             case e.Started(candidates=candidates, public=public):
                 self.names.candidates = {c.uplink: c for c in candidates}
                 self.names.discovered = {(p.uplink, p.family): p.address for p in public}
                 self.paths.memories = {(name, family): m for name, family, m in event.memories}
+                self._usage.restored = event.usage
                 state.start(now, event)
             case _:
                 self._commands.receive(event, now)
@@ -256,7 +261,8 @@ class Controller:
     def saved(self) -> Save:
         """What the next engine needs to continue."""
         memories = tuple((*key, memory) for key, memory in self.paths.remembered().items())
-        return Save(memories, tuple(self.names.candidates.values()))
+        candidates = tuple(self.names.candidates.values())
+        return Save(memories, candidates, self._usage.saved())
 
     # --- plan and apply -------------------------------------------------------------------
 

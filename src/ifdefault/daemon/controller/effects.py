@@ -26,6 +26,7 @@ from ifdefault.model.errors import Problem
 from ifdefault.model.flow import Question
 from ifdefault.model.health import Forced, PathState, Way
 from ifdefault.model.kernel import Uplink
+from ifdefault.model.usage import SavedUsage
 from ifdefault.plan.prepare import Prepared
 
 SERVER_CHECKS = 1 << 20  # as a probe's `path`: it checks a server (path numbers are far smaller)
@@ -195,10 +196,12 @@ class Log:
 @dataclass(frozen=True, slots=True)
 class Save:
     """Save what the next engine needs to continue: written and renamed, without fsync. `candidates`
-    preserve the last addresses of a name whose uplinks aren't ready at the start."""
+    preserve the last addresses of a name whose uplinks aren't ready at the start. `usage`: None if
+    nothing is counted."""
 
     memories: tuple[tuple[str, Family, Memory], ...]
     candidates: tuple[CandidateAddresses, ...] = ()
+    usage: SavedUsage | None = None
 
 
 # --- the operator -----------------------------------------------------------------------------

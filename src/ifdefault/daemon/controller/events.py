@@ -16,6 +16,7 @@ from ifdefault.model.errors import Problem
 from ifdefault.model.health import Forced, LinkCounter, TcpStats, Verdict
 from ifdefault.model.host import Observation
 from ifdefault.model.kernel_events import KernelChange
+from ifdefault.model.usage import SavedUsage
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ class Started:
     candidates: tuple[CandidateAddresses, ...] = ()
     public: tuple[PublicAddressFound, ...] = ()
     drains: tuple[tuple[str, float], ...] = ()
+    usage: SavedUsage | None = None
 
 
 @dataclass(frozen=True, slots=True)
