@@ -1,4 +1,4 @@
-"""Whatever a clock does, each byte is counted once, and in the end in the month that it belongs to."""
+"""Whatever a clock does: each byte is counted once, and in the end in the month it belongs to."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Budgets and hours: what is counted, said, saved, and decided by it.
 
-    isp-a   wan0, free
-    lte     wan1, with a budget
+isp-a   wan0, free
+lte     wan1, with a budget
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 from ifdefault.daemon.controller import effects as f
 from ifdefault.daemon.controller import events as e
+from ifdefault.health.pace import SPARSE_S
 from ifdefault.model.config import FAMILIES, UplinkConfig
 from ifdefault.model.health import LinkCounter
 from ifdefault.model.usage import SavedUsage
@@ -245,3 +246,25 @@ def test_a_metered_uplink_carries_what_no_other_can() -> None:
     lte.host.revive("wan0")
     lte.host.run(10.0)
     assert lte.primary == "isp-a"
+
+
+def test_a_standby_is_probed_sparsely_and_verified_once_it_is_needed() -> None:
+    lte = Metered(metered=True).start()
+    host = lte.host
+    host.run(60.0)
+    host.forget()
+    host.run(600.0)
+    sent = [probe for probe in host.every(f.SendProbe) if probe.source is not None]
+    by = {dev: sum(p.source.dev == dev for p in sent if p.source) for dev in ("wan0", "wan1")}
+    assert by["wan1"] == 2 * 600 / SPARSE_S  # in both families
+    assert by["wan0"] > 2000
+    host.black_hole("wan1")  # between two rounds: nobody sees it
+    host.black_hole("wan0")
+    host.run(3.0)
+    fell_s = {h.uplink: h.since_s for h in host.controller.paths.health() if h.state == "down"}
+    assert fell_s.keys() == {"isp-a", "lte"}
+    assert fell_s["lte"] - fell_s["isp-a"] < 1.0
+    host.forget()
+    host.run(60.0)
+    sent = [probe for probe in host.every(f.SendProbe) if probe.source is not None]
+    assert sum(p.source.dev == "wan1" for p in sent if p.source) > 100  # it may be the first back

@@ -368,6 +368,7 @@ class Controller:
     def _publish(self, now: float, prepared: Prepared) -> None:
         decision = self.state.decision or Decision()
         degraded = [h.uplink for h in self.paths.health() if h.state == "degraded"]
+        self.paths.stand_by(now, decision)
         ways = self.paths.ways(decision)
         known = self.names.candidates
         self.names.update(now, self.state.config, prepared.uplinks, decision, degraded, ways)
