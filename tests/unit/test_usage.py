@@ -263,7 +263,7 @@ def test_a_standby_is_probed_sparsely_and_verified_once_it_is_needed() -> None:
     host.run(3.0)
     fell_s = {h.uplink: h.since_s for h in host.controller.paths.health() if h.state == "down"}
     assert fell_s.keys() == {"isp-a", "lte"}
-    assert fell_s["lte"] - fell_s["isp-a"] < 1.0
+    assert fell_s["lte"] - fell_s["isp-a"] < 1.5  # its only target is asked 5 times a second
     host.forget()
     host.run(60.0)
     sent = [probe for probe in host.every(f.SendProbe) if probe.source is not None]
