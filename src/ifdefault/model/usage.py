@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from ifdefault.model.config import OnBudget
 
+LOW = 0.8  # a budget of which so much is used is low
+
 
 @dataclass(frozen=True, slots=True)
 class Slice:
@@ -62,3 +64,7 @@ class Usage:
     @property
     def used_up(self) -> bool:
         return 0 < self.limit_bytes <= self.used_bytes
+
+    @property
+    def is_low(self) -> bool:
+        return self.limit_bytes > 0 and self.used_bytes >= LOW * self.limit_bytes

@@ -14,7 +14,7 @@ from ifdefault.health.selection import Candidate, decide
 from ifdefault.health.usage import is_within
 from ifdefault.model.config import FAMILIES, Config, Family, UplinkConfig
 from ifdefault.model.flow import Flow
-from ifdefault.model.health import Decision, PathState, StandbyReason
+from ifdefault.model.health import BUDGET_USED_UP, Decision, PathState, StandbyReason
 from ifdefault.model.kernel import Facts, Uplink
 from ifdefault.plan.lookup import Fib
 from ifdefault.plan.self_check import elsewhere
@@ -74,7 +74,7 @@ def standby_uplinks(state: State, config: Config) -> Iterator[tuple[str, Standby
 
 def _why_standby(state: State, uplink: UplinkConfig) -> StandbyReason | None:
     if uplink.on_budget == "standby" and state.is_spent(uplink):
-        return "budget used up"
+        return BUDGET_USED_UP
     if uplink.hours and state.minute is not None and not is_within(uplink.hours, state.minute):
         return "outside its hours"
     return "metered" if uplink.metered else None

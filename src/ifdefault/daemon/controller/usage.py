@@ -1,7 +1,7 @@
 """What uplinks have used of their budgets, and the events that tell of it.
 
-Rules: counted for uplinks that have a budget or are metered. An event is written once when WARNED
-of a budget are used, once when it is used up, and once when a new month makes an uplink usable
+Rules: counted for uplinks that have a budget or are metered. An event is written once when a
+budget is low, once when it is used up, and once when a new month makes an uplink usable
 again, over restarts too. It is saved at once, all else with the memories of paths.
 """
 
@@ -17,7 +17,6 @@ from ifdefault.model.month import day_name, day_text, month_of
 from ifdefault.model.report_text import size, used_of
 from ifdefault.model.usage import SavedUsage, Usage
 
-WARNED = 0.8
 _NOTHING, _MUCH, _ALL = range(3)  # levels
 _SEVERITY: dict[int, Severity] = {_MUCH: "warning", _ALL: "error"}
 _FOLLOWS: dict[OnBudget, str] = {
@@ -114,7 +113,7 @@ class UsageCounter:
 def _level(usage: Usage) -> int:
     if usage.used_up:
         return _ALL
-    return _MUCH if usage.used_bytes >= WARNED * usage.limit_bytes > 0 else _NOTHING
+    return _MUCH if usage.is_low else _NOTHING
 
 
 def _warning(usage: Usage, level: int) -> str:

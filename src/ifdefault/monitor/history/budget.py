@@ -41,9 +41,16 @@ def _midnight(day: int) -> datetime:
     return datetime.fromordinal(day + _EPOCH).astimezone()
 
 
-def budget(traffic: Iterable[Traffic], limit: int, reset_day: int, now: datetime) -> Budget:
+def budget(
+    traffic: Iterable[Traffic],
+    limit: int,
+    reset_day: int,
+    now: datetime,
+    counted: int | None = None,
+) -> Budget:
     """What an uplink has used of its budget. `traffic`: its hours, those of the last RATE_DAYS
-    included even if they belong to the month before."""
+    included even if they belong to the month before. `counted`: what the engine has counted of this
+    month, if it counts, which is what it obeys."""
     since, until = month_of(now, reset_day)
     recent = now - timedelta(days=RATE_DAYS)
     begin_at, recent_at, now_at = since.timestamp(), recent.timestamp(), now.timestamp()
@@ -55,6 +62,7 @@ def budget(traffic: Iterable[Traffic], limit: int, reset_day: int, now: datetime
         if hour.at >= recent_at:
             lately += total
             first_at = min(first_at, hour.at)
+    used = used if counted is None else counted
     known_s = now_at - first_at
     if known_s < _LEAST_S:
         return Budget(since, until, used, limit)
