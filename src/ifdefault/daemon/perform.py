@@ -155,7 +155,8 @@ class Performers:
             self._receive(e.ConnectionsEnded(uplink, family, error=internal(error)))
             return
         took_s = time.monotonic() - start_s
-        self._receive(e.ConnectionsEnded(uplink, family, ended.sockets, ended.flows, took_s))
+        counts = (ended.sockets, ended.flows, took_s)
+        self._receive(e.ConnectionsEnded(uplink, family, *counts, udp_sockets=ended.udp_sockets))
 
     def _verify_router(self, effect: f.VerifyRouter) -> None:
         try:

@@ -47,10 +47,17 @@ def query_both(states: Sequence[int], program: bytes = b"", extension: int = 0) 
     return body + attribute(diag.INET_DIAG_REQ_BYTECODE, program) if program else body
 
 
-def query_one(message: bytes, extension: int = 0) -> bytes:
+def query_udp(family: Family, state: int, program: bytes = b"") -> bytes:
+    """The body of a SOCK_DIAG_BY_FAMILY request for the UDP sockets in this state: TCP_ESTABLISHED
+    if they are connected, otherwise TCP_CLOSE."""
+    body = _REQUEST.pack(AF[family], socket.IPPROTO_UDP, 0, 1 << state, bytes(48))
+    return body + attribute(diag.INET_DIAG_REQ_BYTECODE, program) if program else body
+
+
+def query_one(message: bytes, extension: int = 0, protocol: int = socket.IPPROTO_TCP) -> bytes:
     """The body of a request for the socket of a message; its cookie excludes later sockets with the
     same addresses."""
-    return _REQUEST.pack(message[0], socket.IPPROTO_TCP, _bit(extension), _ALL_STATES, message[ID])
+    return _REQUEST.pack(message[0], protocol, _bit(extension), _ALL_STATES, message[ID])
 
 
 def _bit(extension: int) -> int:
@@ -59,6 +66,10 @@ def _bit(extension: int) -> int:
 
 def local_port(message: bytes) -> int:
     return int.from_bytes(message[4:6], "big")
+
+
+def is_bound_to_interface(message: bytes) -> bool:
+    return any(message[_INTERFACE])
 
 
 def local_address(message: bytes) -> bytes:
