@@ -22,6 +22,7 @@ from ifdefault.kernel.uapi.netlink import NETLINK_SOCK_DIAG
 from ifdefault.model.config import FAMILIES
 
 End = tuple[int, bytes]  # local port and address
+Socket = tuple[int, bytes]  # protocol, and its message of sock_diag
 _EPHEMERAL = "net/ipv4/ip_local_port_range"  # IPv6's too
 _PORTS_MAX = 500  # listening ports in the kernel's filter
 
@@ -58,14 +59,20 @@ def kill(
         return Killed()
     with ThreadPoolExecutor(1) as executor:
         flows = executor.submit(conntrack.delete_outgoing, addresses, marks, mask, others)
-        tcp, udp = _destroy(addresses, marks, mask, spared)
+        with Netlink(NETLINK_SOCK_DIAG) as netlink:
+            sockets = outgoing_sockets(netlink, addresses, marks, mask, spared)
+            tcp, udp = destroy(netlink, sockets)
         return Killed(tcp, flows.result(), udp)
 
 
-def _destroy(
-    addresses: Sequence[str], marks: Sequence[int], mask: int, spared: Sequence[str]
-) -> tuple[int, int]:
-    """How many TCP and UDP sockets were destroyed."""
+def outgoing_sockets(
+    netlink: Netlink,
+    addresses: Sequence[str],
+    marks: Sequence[int],
+    mask: int,
+    spared: Sequence[str] = (),
+) -> list[Socket]:
+    """The sockets that `kill` destroys."""
     own, kept = Prefixes(addresses), Prefixes(spared)
 
     def program(servers: set[End]) -> bytes:
@@ -78,7 +85,7 @@ def _destroy(
             ],
         )
 
-    def is_stale(message: bytes, servers: set[End]) -> bool:
+    def is_outgoing(message: bytes, servers: set[End]) -> bool:
         port, source = _end(message)
         return (
             servers.isdisjoint(((port, source), (port, sockdiag.WILDCARD)))
@@ -86,16 +93,25 @@ def _destroy(
             and sockdiag.remote_address(message) not in kept
         )
 
-    with Netlink(NETLINK_SOCK_DIAG) as netlink:
-        servers = {_end(message) for message in _tcp(netlink, (diag.TCP_LISTEN,))}
-        connected = _tcp(netlink, sockdiag.CONNECTED, program(servers))
-        stale = [sockdiag.query_one(m) for m in connected if is_stale(m, servers)]
-        tcp = netlink.change_many(diag.SOCK_DESTROY, stale)
-        servers = {_end(message) for message in _udp(netlink, diag.TCP_CLOSE)}
-        connected = _udp(netlink, diag.TCP_ESTABLISHED, program(servers))
-        movable = [m for m in connected if is_stale(m, servers) and _may_move(m)]
-        stale = [sockdiag.query_one(m, protocol=socket.IPPROTO_UDP) for m in movable]
-        return tcp, netlink.change_many(diag.SOCK_DESTROY, stale)
+    servers = {_end(message) for message in _tcp(netlink, (diag.TCP_LISTEN,))}
+    connected = _tcp(netlink, sockdiag.CONNECTED, program(servers))
+    tcp = [(socket.IPPROTO_TCP, m) for m in connected if is_outgoing(m, servers)]
+    servers = {_end(message) for message in _udp(netlink, diag.TCP_CLOSE)}
+    connected = _udp(netlink, diag.TCP_ESTABLISHED, program(servers))
+    movable = [m for m in connected if is_outgoing(m, servers) and _may_move(m)]
+    return tcp + [(socket.IPPROTO_UDP, m) for m in movable]
+
+
+def destroy(netlink: Netlink, sockets: Sequence[Socket]) -> tuple[int, int]:
+    """How many TCP and UDP sockets were destroyed."""
+    tcp, udp = (
+        netlink.change_many(
+            diag.SOCK_DESTROY,
+            [sockdiag.query_one(m, protocol=protocol) for kind, m in sockets if kind == protocol],
+        )
+        for protocol in (socket.IPPROTO_TCP, socket.IPPROTO_UDP)
+    )
+    return tcp, udp
 
 
 def _tcp(netlink: Netlink, states: Sequence[int], program: bytes = b"") -> list[bytes]:
