@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Literal
 
-from ifdefault.daemon.controller.effects import Effect, Log
+from ifdefault.daemon.controller.effects import Effect, Log, RunHook
 from ifdefault.daemon.controller.events import Started
 from ifdefault.model.changes import undone_in
 from ifdefault.model.config import FAMILIES, Config, Family, Severity, UplinkConfig
@@ -76,6 +76,9 @@ class State:
     frontend: bool = False  # one is running
     transitions: list[Transition] = field(default_factory=list)  # in this turn
     went_down: dict[Key, None] = field(default_factory=dict)  # paths whose connections may hang
+    graces: dict[Key, float] = field(default_factory=dict)  # until when connections may go on
+    # of an uplink, the better ones that got back the connections that are theirs
+    returned: dict[Key, tuple[str, ...]] = field(default_factory=dict)
     adoptions: deque[Adoption] = field(default_factory=deque)
     unconfirmed: Unconfirmed | None = None
     usage: tuple[Usage, ...] = ()  # of uplinks that have a budget or are metered
@@ -88,7 +91,13 @@ class State:
         self.started_s, self.forced = now, dict(started.forced)
         self.config = started.config
         self.drain_until_s = {name: now + left_s for name, left_s in started.drains}
+        self.returned = {(name, family): better for name, family, better in started.returned}
         self.adoptions.append(Adoption("start", started.config))
+
+    @property
+    def stands(self) -> bool:
+        """Whether the kernel is as decided, so that new connections take the right uplink."""
+        return not (self.held or self.unapplied or self.conflicted)
 
     @property
     def uplinks(self) -> tuple[Uplink, ...]:
@@ -144,6 +153,12 @@ class State:
         names = sorted(name for name, forced in self.forced.items() if forced == "drain")
         until = self.drain_until_s
         return tuple(Draining(n, until[n] if until.get(n, inf) < inf else None) for n in names)
+
+    def report(self, change: Transition) -> None:
+        """Log a path's transition, and run its hook."""
+        self.log("path", str(change), change.uplink, change.severity)
+        path = (change.uplink, change.family, change.was, change.state)
+        self.out.append(RunHook(change.state, *path, change.cause))
 
     def log(self, kind: str, text: str, uplink: str = "", severity: Severity = "info") -> None:
         self.out.append(Log(kind, text, uplink, severity))
