@@ -364,7 +364,6 @@ class Controller:
 
     def _publish(self, now: float, prepared: Prepared) -> None:
         decision = self.state.decision or Decision()
-        self.paths.stand_by(now, decision)
         degraded, ways = self.paths.degraded(), self.paths.ways(decision)
         known = self.names.candidates
         self.names.update(now, self.state.config, prepared.uplinks, decision, degraded, ways)
@@ -381,6 +380,7 @@ class Controller:
         self._stale.end(paths)
         if self._returning.update(now, paths):
             self._save(now)
+        self.paths.stand_by(now, self.state.decision or Decision(), self.state.graces)
 
     # --- status ---------------------------------------------------------------------------
 

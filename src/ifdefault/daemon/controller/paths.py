@@ -8,6 +8,7 @@ no evidence.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from math import inf
 
@@ -346,14 +347,17 @@ class Paths:
                     self._wake_earlier(probed)
         return tuple(transitions)
 
-    def stand_by(self, now: float, decision: Decision) -> None:
-        """Probe a standby sparsely while another uplink works."""
+    def stand_by(self, now: float, decision: Decision, graces: Container[Key]) -> None:
+        """Probe a standby sparsely while another uplink works. `graces`: paths that still carry
+        connections, which end soon."""
         standby = dict(decision.standby)
-        for (name, family), probed in self._paths.items():
+        for key, probed in self._paths.items():
+            name, family = key
             used = decision.usable_in(family)
             others = (self._paths.get((other, family)) for other in used)
             works = any(other and other.path.state in ("up", "degraded") for other in others)
-            probed.path.stand_by(now, idle=name in standby and name not in used and works)
+            idle = name in standby and name not in used and key not in graces
+            probed.path.stand_by(now, idle=idle and works)
         self._set_wake_s()
 
     def ways(self, decision: Decision) -> tuple[Way, ...]:
