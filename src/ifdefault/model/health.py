@@ -18,6 +18,7 @@ Verdict = Literal["answered", "lost", "wrong", "local"]  # the outcome of one pr
 Direction = Literal["in", "out"]
 WHOLE = 8  # eighths of a weight, of which 1 to 8 count
 StandbyReason = Literal["metered", "budget used up", "outside its hours"]
+BUDGET_USED_UP: StandbyReason = "budget used up"
 ServerState = Literal["unproven", "up", "down"]
 _SEVERITIES: dict[PathState, Severity] = {"down": "error", "degraded": "warning"}
 

@@ -285,6 +285,7 @@ def _remarks(view: View) -> list[Row]:
         if path.state != "up" and path.cause
     ]
     lines += paths.drain_lines(status, {d.uplink for d in status.drains})
+    lines += paths.grace_lines(status)
     lines += paths.remarks(status)
     lines += [
         Line(f"{load.uplink}: {report_text.filling(load)}", "warn" if load.full else None)
