@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 from random import Random
+from typing import get_args
 
 from ifdefault.daemon.controller import events as e
-from ifdefault.model.config import Config, UplinkConfig
+from ifdefault.model.config import Config, OnBudget, UplinkConfig
 from ifdefault.model.health import LinkCounter
 from tests.simulation.clock import Process
 from tests.simulation.daemon import Daemon
@@ -35,7 +36,7 @@ def _costly(rng: Random, uplink: UplinkConfig) -> UplinkConfig:
             return replace(uplink, metered=True, on_return="end", grace_s=20)
         case "budget":
             limit = rng.choice((10**6, 10**9))
-            on_budget = rng.choice(("warn", "standby", "down"))
+            on_budget: OnBudget = rng.choice(get_args(OnBudget))
             return replace(uplink, budget_bytes=limit, on_budget=on_budget)
         case "hours":
             return replace(uplink, hours=(18 * 60, 18 * 60 + 20))
