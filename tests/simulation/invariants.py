@@ -283,14 +283,14 @@ class Invariants:
             return None
         if state.forced.get(uplink.name) == "up":
             return None
-        states, names = controller.paths.states(), {u.name for u in state.config.uplinks}
+        states = controller.paths.states()
+        forced = {u.name: state.forced_state(u) for u in state.config.uplinks}
         better = any(
-            other.name in names
+            forced.get(other.name) in ("auto", "up")
             and other != uplink
             and family in other.lines
             and other.fine(now, family)
             and self.world.complete(other, family)
-            and state.forced.get(other.name, "auto") in ("auto", "up")
             and states.get((other.name, family), ("", 0))[0] in ("up", "degraded")
             for other in self.world.uplinks
         )
