@@ -1,8 +1,9 @@
 """From the decision to the data to publish: names with the addresses of usable uplinks.
 
-Rules: a name never loses its last address of a family: if none of its uplinks is usable, all are
-published (fail static). The functions are stateless. The embedded server's name servers always have
-the addresses of their uplinks, even if those are down, like the delegation at the parent.
+Rules: a name never loses its last address of a family: if none of its uplinks is usable, those that
+stand by are published, and if there are none, all (fail static). The functions are stateless. The
+embedded server's name servers always have the addresses of their uplinks, even if those are down,
+like the delegation at the parent.
 """
 
 from __future__ import annotations
@@ -48,8 +49,11 @@ def _name(
     addresses: list[AddressRecord] = []
     for family in FAMILIES:
         records = [record for offer in own for record in _records(offer, family)]
-        usable = decision.usable_in(family)
-        published = [record for record in records if record.uplink in usable] or records
+        published = (
+            [record for record in records if record.uplink in decision.usable_in(family)]
+            or [record for record in records if record.uplink in decision.works_in(family)]
+            or records
+        )
         ranks = {uplink: rank for rank, uplink in enumerate(decision.ranking(family))}
         published.sort(key=lambda record: ranks.get(record.uplink, len(ranks)))
         addresses += published[:1] if name.policy == "failover" else published

@@ -65,7 +65,7 @@ def shares_text(shares: Shares) -> str:
 def outgoing_flow(prepared: Prepared, flow: Flow) -> MarkedFlow:
     """A new connection of the host itself, from a socket without address, device or mark, or of a
     masqueraded LAN."""
-    if why := _matching_rule(prepared, flow):
+    if why := matching_rule(prepared, flow):
         return MarkedFlow(flow, why)
     hook, members = prepared.desired.hook, shares(prepared, flow.family)
     kinds = (_TCP, _UDP) if hook and hook.udp else (_TCP,)
@@ -100,7 +100,7 @@ def tracks_flows(prepared: Prepared) -> bool:
     return connmark.tracks_forwarded(prepared.config, prepared.facts)
 
 
-def _matching_rule(prepared: Prepared, flow: Flow) -> str:
+def matching_rule(prepared: Prepared, flow: Flow) -> str:
     """The `[[outgoing.rule]]` that a flow matches, in words; "" if none."""
     for rule in _outgoing_rules(prepared):
         if lookup.matches(rule, flow):

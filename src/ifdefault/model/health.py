@@ -97,20 +97,26 @@ class Decision:
     """Which uplinks to use. `order`: all uplinks of a family, best first; the first is primary.
     `usable`: those that may get new flows and be published in the DNS, never empty (fail static).
     Both by family. `servers_down`: (address, port) of servers that failed their check and get no
-    new connections. `standby`: uplinks that are usable only where no other is, and why. `weights`:
-    present weights that differ from the config's, since a line fills up."""
+    new connections. `standby`: uplinks that are usable only where no other is, and why. `reserve`,
+    by family: those of them that work, but aren't used. `weights`: present weights that differ from
+    the config's, since a line fills up."""
 
     order: tuple[tuple[Family, tuple[str, ...]], ...] = ()
     usable: tuple[tuple[Family, tuple[str, ...]], ...] = ()
     servers_down: tuple[tuple[str, int], ...] = ()
     standby: tuple[tuple[str, StandbyReason], ...] = ()
     weights: tuple[tuple[str, int], ...] = ()
+    reserve: tuple[tuple[Family, tuple[str, ...]], ...] = ()
 
     def ranking(self, family: Family) -> tuple[str, ...]:
         return dict(self.order).get(family, ())
 
     def usable_in(self, family: Family) -> tuple[str, ...]:
         return dict(self.usable).get(family, ())
+
+    def works_in(self, family: Family) -> tuple[str, ...]:
+        """Those that may be used where the config names them: a standby, too."""
+        return self.usable_in(family) + dict(self.reserve).get(family, ())
 
     def weight(self, uplink: str, configured: int) -> int:
         return dict(self.weights).get(uplink, configured)

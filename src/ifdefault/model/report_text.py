@@ -12,7 +12,8 @@ from typing import Literal
 from ifdefault.model.health import Decision, Health
 
 _PINGED = re.compile(r"icmp://\[?([\w.:]+)\]?")  # shown as ping(8) does, to fit
-Role = Literal["primary", "usable", "not used"]
+Role = Literal["primary", "usable", "standby", "not used"]
+ROLES: tuple[Role, ...] = ("primary", "usable", "standby", "not used")  # the best first
 
 
 def grouped(health: Iterable[Health]) -> dict[str, list[Health]]:
@@ -27,7 +28,9 @@ def role(path: Health, decision: Decision) -> Role:
     """Of a path, for new connections."""
     if path.uplink in decision.ranking(path.family)[:1]:
         return "primary"
-    return "usable" if path.uplink in decision.usable_in(path.family) else "not used"
+    if path.uplink in decision.usable_in(path.family):
+        return "usable"
+    return "standby" if path.uplink in decision.works_in(path.family) else "not used"
 
 
 def cause(path: Health) -> str:

@@ -111,8 +111,8 @@ def _cgroups(
 def _mark(
     via: tuple[str, ...], uplinks: tuple[Uplink, ...], decision: Decision, family: Family
 ) -> int:
-    """The mark of the first usable uplink of `via`, otherwise of the last; 0 if none has the
+    """The mark of the first uplink of `via` that works, otherwise of the last; 0 if none has the
     family."""
     marks = {u.name: u.outgoing_mark for u in uplinks if u.gateway(family) is not None}
-    usable = [name for name in via if name in marks and name in decision.usable_in(family)]
-    return next((marks[name] for name in (*usable, *reversed(via)) if name in marks), 0)
+    working = [name for name in via if name in decision.works_in(family)]
+    return next((marks[name] for name in (*working, *reversed(via)) if name in marks), 0)

@@ -284,6 +284,7 @@ def _remarks(view: View) -> list[Row]:
         if path.state != "up" and path.cause
     ]
     lines += paths.drain_lines(status, {d.uplink for d in status.drains})
+    lines += paths.grace_lines(status)
     lines += paths.remarks(status)
     lines += [Line(problem, "bad") for problem in (*status.astray, *status.config_errors)]
     return [Row().add(line, line.style if isinstance(line, Line) else None) for line in lines]

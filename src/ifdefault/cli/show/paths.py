@@ -25,7 +25,8 @@ _HEADS = ("Uplink", "", "State", "Since", "Loss", "RTT", "Role", "Cause")
 def lines(status: DaemonStatus) -> list[str]:
     """The table of paths, then a line for each problem."""
     drained = {drain.uplink for drain in status.drains}
-    return [*table(_HEADS, list(_rows(status))), *drain_lines(status, drained), *remarks(status)]
+    rows = table(_HEADS, list(_rows(status)))
+    return [*rows, *drain_lines(status, drained), *grace_lines(status), *remarks(status)]
 
 
 def drain_lines(status: DaemonStatus, uplinks: Container[str]) -> Iterator[str]:
@@ -42,6 +43,13 @@ def drain_lines(status: DaemonStatus, uplinks: Container[str]) -> Iterator[str]:
             if number:
                 parts.append(f"the oldest for at least {age(drain.oldest_s)}")
         yield Line(", ".join(parts), "warn")
+
+
+def grace_lines(status: DaemonStatus) -> Iterator[str]:
+    """A line for each uplink whose connections end soon, since they return to a better one."""
+    until_s = {grace.uplink: grace.until_s for grace in reversed(status.graces)}
+    for uplink, end_s in sorted(until_s.items()):
+        yield f"{uplink}: {age(end_s - status.now_s)} until its connections return to a better one"
 
 
 def has_problem(status: DaemonStatus) -> bool:

@@ -149,6 +149,9 @@ def _why(view: View, path: Health) -> str:
         return "primary: new connections leave by it"
     if role == "usable":
         return "usable: new connections leave by it if those before it fail"
+    if role == "standby":
+        why = dict(view.status.decision.standby).get(path.uplink)
+        return f"standby ({why}): new connections leave by it if all others fail"
     if forced:
         return f"not used: forced {forced}"
     return f"not used: {path.state}"
