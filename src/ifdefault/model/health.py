@@ -16,6 +16,7 @@ Forced = Literal["auto", "up", "down", "drain"]  # as set by the operator
 LONGEST_DRAIN_S = 30 * 86400
 Verdict = Literal["answered", "lost", "wrong", "local"]  # the outcome of one probe
 StandbyReason = Literal["metered", "budget used up", "outside its hours"]
+BUDGET_USED_UP: StandbyReason = "budget used up"
 ServerState = Literal["unproven", "up", "down"]
 _SEVERITIES: dict[PathState, Severity] = {"down": "error", "degraded": "warning"}
 

@@ -82,6 +82,16 @@ def duration(seconds: float) -> str:
     raise AssertionError
 
 
+def used_of(used: int, limit: int) -> str:
+    """ "41.3 of 50.0 GB (83 %)", "1.2 GB" without a limit."""
+    if not limit:
+        return size(used)
+    number, unit = size(used).split()
+    of = size(limit)
+    text = number if of.endswith(f" {unit}") else f"{number} {unit}"
+    return f"{text} of {of} ({100 * used / limit:.0f} %)"
+
+
 def size(count: float) -> str:
     """Bytes in decimal units, as providers count them: "940 B", "1.2 GB", "120 GB"."""
     units = ["B", "kB", "MB", "GB", "TB", "PB"]

@@ -15,6 +15,7 @@ from ifdefault.cli.show.dashboard import View, sparkline
 from ifdefault.cli.show.samples import SPAN_S, scale
 from ifdefault.cli.show.style import STATES
 from ifdefault.model import report_text
+from ifdefault.model.health import BUDGET_USED_UP
 from ifdefault.model.report_text import age, grouped, rate
 
 if TYPE_CHECKING:
@@ -154,4 +155,6 @@ def _why(view: View, path: Health) -> str:
         return f"standby ({why}): new connections leave by it if all others fail"
     if forced:
         return f"not used: forced {forced}"
+    if view.status.is_spent(path.uplink):
+        return f"not used: {BUDGET_USED_UP}"
     return f"not used: {path.state}"

@@ -34,6 +34,7 @@ from ifdefault.daemon.controller.self_check import AGAIN_S, SelfCheck
 from ifdefault.daemon.controller.servers import ServerChecks
 from ifdefault.daemon.controller.stale_connections import StaleConnections
 from ifdefault.daemon.controller.state import State
+from ifdefault.daemon.controller.usage import UsageCounter
 from ifdefault.daemon.controller.watch import Watcher
 from ifdefault.model.config import Config
 from ifdefault.model.errors import ConfigError
@@ -58,6 +59,7 @@ class Controller:
         self._adopter, self._commands = Adopter(self.state), Commands(self.state)
         self._stale, self._watcher = StaleConnections(self.state), Watcher(out)
         self._returning, self._primaries = ReturningConnections(self.state), Primaries(self.state)
+        self._usage = UsageCounter(self.state)
         self._finish_due = False  # whether names or connections may need an update: `_finish`
         self._refresh_s = inf  # when to update the paths again without any event
         self._servers_due_s = inf  # when to decide after servers went down or came back
@@ -131,10 +133,14 @@ class Controller:
                 self._finish_due = True
             case e.ConnectionsEnded():
                 self._stale.report(event)
+            case e.TrafficCounted():
+                if self._usage.observe(event):
+                    self._save(now)
             case e.Started(candidates=candidates, public=public):
                 self.names.candidates = {c.uplink: c for c in candidates}
                 self.names.discovered = {(p.uplink, p.family): p.address for p in public}
                 self.paths.memories = {(name, family): m for name, family, m in event.memories}
+                self._usage.restored = event.usage
                 state.start(now, event)
             case _:
                 self._commands.receive(event, now)
@@ -259,8 +265,9 @@ class Controller:
     def saved(self) -> Save:
         """What the next engine needs to continue."""
         memories = tuple((*key, memory) for key, memory in self.paths.remembered().items())
+        candidates = tuple(self.names.candidates.values())
         returned = tuple((*key, better) for key, better in self.state.returned.items())
-        return Save(memories, tuple(self.names.candidates.values()), returned)
+        return Save(memories, candidates, returned, self._usage.saved())
 
     # --- plan and apply -------------------------------------------------------------------
 
@@ -366,6 +373,7 @@ class Controller:
     def _publish(self, now: float, prepared: Prepared) -> None:
         decision = self.state.decision or Decision()
         degraded = [h.uplink for h in self.paths.health() if h.state == "degraded"]
+        self.paths.stand_by(now, decision)
         ways = self.paths.ways(decision)
         known = self.names.candidates
         self.names.update(now, self.state.config, prepared.uplinks, decision, degraded, ways)

@@ -27,6 +27,7 @@ from ifdefault.model.flow import Question
 from ifdefault.model.health import Forced, PathState, Way
 from ifdefault.model.kernel import Uplink
 from ifdefault.model.returning import Returning
+from ifdefault.model.usage import SavedUsage
 from ifdefault.plan.prepare import Prepared
 
 SERVER_CHECKS = 1 << 20  # as a probe's `path`: it checks a server (path numbers are far smaller)
@@ -208,11 +209,12 @@ class Log:
 class Save:
     """Save what the next engine needs to continue: written and renamed, without fsync. `candidates`
     preserve the last addresses of a name whose uplinks aren't ready at the start; `returned`: as in
-    State."""
+    State. `usage`: None if nothing is counted."""
 
     memories: tuple[tuple[str, Family, Memory], ...]
     candidates: tuple[CandidateAddresses, ...] = ()
     returned: tuple[tuple[str, Family, tuple[str, ...]], ...] = ()
+    usage: SavedUsage | None = None
 
 
 # --- the operator -----------------------------------------------------------------------------

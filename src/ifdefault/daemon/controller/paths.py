@@ -327,6 +327,16 @@ class Paths:
                     self._wake_earlier(probed)
         return tuple(transitions)
 
+    def stand_by(self, now: float, decision: Decision) -> None:
+        """Probe a standby sparsely while another uplink works."""
+        standby = dict(decision.standby)
+        for (name, family), probed in self._paths.items():
+            used = decision.usable_in(family)
+            others = (self._paths.get((other, family)) for other in used)
+            works = any(other and other.path.state in ("up", "degraded") for other in others)
+            probed.path.stand_by(now, idle=name in standby and name not in used and works)
+        self._set_wake_s()
+
     def ways(self, decision: Decision) -> tuple[Way, ...]:
         """The usable paths that have a source address, best first."""
         return tuple(

@@ -14,10 +14,11 @@ from typing import Literal
 from ifdefault.daemon.controller.effects import Effect, Log
 from ifdefault.daemon.controller.events import Started
 from ifdefault.model.changes import undone_in
-from ifdefault.model.config import FAMILIES, Config, Family, Severity
+from ifdefault.model.config import FAMILIES, Config, Family, Severity, UplinkConfig
 from ifdefault.model.health import Decision, Forced, Transition
 from ifdefault.model.kernel import Uplink
 from ifdefault.model.report import DaemonStatus, Draining
+from ifdefault.model.usage import Usage
 from ifdefault.plan.prepare import Prepared
 
 Key = tuple[str, Family]
@@ -80,12 +81,15 @@ class State:
     returned: dict[Key, tuple[str, ...]] = field(default_factory=dict)
     adoptions: deque[Adoption] = field(default_factory=deque)
     unconfirmed: Unconfirmed | None = None
+    usage: tuple[Usage, ...] = ()  # of uplinks that have a budget or are metered
+    minute: int | None = None  # of the day, in local time
     repairs: int = 0  # operations so far that undid what others had changed
     refusals: int = 0  # operations so far that the kernel refused
 
     def start(self, now: float, started: Started) -> None:
         """Begin with what an earlier engine saved."""
         self.started_s, self.forced = now, dict(started.forced)
+        self.config = started.config
         self.drain_until_s = {name: now + left_s for name, left_s in started.drains}
         self.returned = {(name, family): better for name, family, better in started.returned}
         self.adoptions.append(Adoption("start", started.config))
@@ -118,6 +122,7 @@ class State:
             held=self.held or (undo.text(now) if undo else ""),
             undone_in_s=undo.left_s(now) if undo else None,
             addresses=self.addresses(),
+            usage=self.usage,
         )
 
     def addresses(self) -> dict[str, tuple[str, ...]]:
@@ -131,6 +136,17 @@ class State:
         self.decision_due = True
         if forced == "down":
             self.went_down |= {(name, family): None for family in FAMILIES}
+
+    def is_spent(self, uplink: UplinkConfig) -> bool:
+        """Whether its budget is used up."""
+        used = (each.used_bytes for each in self.usage if each.uplink == uplink.name)
+        return 0 < uplink.budget_bytes <= next(used, 0)
+
+    def forced_state(self, uplink: UplinkConfig) -> Forced:
+        """As the operator forced it; without that, down once a budget is used up that says so."""
+        forced = self.forced.get(uplink.name, "auto")
+        is_down = forced == "auto" and uplink.on_budget == "down" and self.is_spent(uplink)
+        return "down" if is_down else forced
 
     def drains(self) -> tuple[Draining, ...]:
         """For the status."""
