@@ -11,7 +11,7 @@ from typing import Literal
 
 from ifdefault.model.config import Family, Severity
 from ifdefault.model.dns import Policy
-from ifdefault.model.health import Decision, Forced, Health, PathState, ServerState
+from ifdefault.model.health import Decision, Forced, Health, LineLoad, PathState, ServerState
 from ifdefault.model.usage import Usage
 
 _NOTHING = Decision()
@@ -116,6 +116,7 @@ class DaemonStatus:
     usage: tuple[Usage, ...] = ()  # of uplinks that have a budget or are metered
     dns: DnsStatus = DnsStatus()
     servers: tuple[CheckedServer, ...] = ()
+    lines: tuple[LineLoad, ...] = ()  # of uplinks that have a capacity
     config_errors: tuple[str, ...] = ()  # why the last config that worked is in use
     unsaved: tuple[str, ...] = ()  # state files that can't be written
     program: str = ""  # the folder of the engine's program; "" before 0.3.0, as its version

@@ -9,9 +9,10 @@ import re
 from collections.abc import Iterable
 from typing import Literal
 
-from ifdefault.model.health import Decision, Health
+from ifdefault.model.health import Decision, Health, LineLoad
 
 _PINGED = re.compile(r"icmp://\[?([\w.:]+)\]?")  # shown as ping(8) does, to fit
+_PARTS = {4: "half", 2: "a quarter", 1: "an eighth"}  # of WHOLE
 Role = Literal["primary", "usable", "standby", "not used"]
 ROLES: tuple[Role, ...] = ("primary", "usable", "standby", "not used")  # the best first
 
@@ -100,3 +101,10 @@ def size(count: float) -> str:
         units.pop(0)
     digits = 0 if units[0] == "B" or count >= 100 else 1
     return f"{count:.{digits}f} {units[0]}"
+
+
+def filling(load: LineLoad) -> str:
+    """How full a line is: "92 % of 100 Mbit/s out, a quarter of its weight"."""
+    text = f"{100 * load.used:.0f} % of {rate(load.capacity_bits)} {load.direction}"
+    part = _PARTS.get(load.share)
+    return f"{text}, {part} of its weight" if part else text

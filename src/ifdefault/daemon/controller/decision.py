@@ -60,7 +60,12 @@ def make_decision(
                     standby=uplink.name in standby,
                 )
             )
-    decision = replace(decide(candidates), servers_down=down, standby=tuple(standby.items()))
+    decision = replace(
+        decide(candidates),
+        servers_down=down,
+        standby=tuple(standby.items()),
+        shares=state.free_capacity.shares(config.uplinks),
+    )
     return works.primary_first(decision, uplinks) if works is not None else decision
 
 

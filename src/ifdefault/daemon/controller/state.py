@@ -13,6 +13,7 @@ from typing import Literal
 
 from ifdefault.daemon.controller.effects import Effect, Log
 from ifdefault.daemon.controller.events import Started
+from ifdefault.health.free_capacity import FreeCapacity
 from ifdefault.model.changes import undone_in
 from ifdefault.model.config import FAMILIES, Config, Family, Severity, UplinkConfig
 from ifdefault.model.health import Decision, Forced, Transition
@@ -83,6 +84,7 @@ class State:
     unconfirmed: Unconfirmed | None = None
     usage: tuple[Usage, ...] = ()  # of uplinks that have a budget or are metered
     minute: int | None = None  # of the day, in local time
+    free_capacity: FreeCapacity = field(default_factory=FreeCapacity)
     repairs: int = 0  # operations so far that undid what others had changed
     refusals: int = 0  # operations so far that the kernel refused
 
@@ -123,6 +125,7 @@ class State:
             undone_in_s=undo.left_s(now) if undo else None,
             addresses=self.addresses(),
             usage=self.usage,
+            lines=self.free_capacity.loads(self.config.uplinks),
         )
 
     def addresses(self) -> dict[str, tuple[str, ...]]:
