@@ -202,7 +202,7 @@ class Daemon:
         match effect:
             case f.Watch():
                 self.watch = effect
-            case f.EndConnections(uplink, family):
+            case f.EndConnections(uplink, family) | f.ReturnConnections(uplink, family):
                 self._tell(0.01, e.ConnectionsEnded(uplink, family, sockets=3, took_s=0.01))
             case f.ResolveNames(hosts):
                 self.frontend.resolve(hosts)

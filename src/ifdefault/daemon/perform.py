@@ -37,6 +37,7 @@ from ifdefault.daemon.silent_changes import SilentChanges
 from ifdefault.host.store import Store
 from ifdefault.ipc import log, tasks
 from ifdefault.ipc.messages import Outcome, Reply, Resolved
+from ifdefault.kernel.end_returning import end_returning
 from ifdefault.kernel.kill_connections import kill
 from ifdefault.kernel.perform import verify_neighbour
 from ifdefault.kernel.watch import Watch
@@ -85,6 +86,7 @@ class Performers:
             f.Commit: self._commit,
             f.Watch: self._monitor,
             f.EndConnections: self._end_connections,
+            f.ReturnConnections: self._end_connections,
             f.OpenProbeSocket: lambda effect: probes.open_socket(effect, post),
             f.CloseProbeSocket: lambda effect: probes.close_socket(effect, post),
             f.SendProbe: lambda effect: probes.send(effect, post),
@@ -106,7 +108,15 @@ class Performers:
         discovered = self._discovery.known.items()
         public = tuple(e.PublicAddressFound(*key, address) for key, address in discovered)
         forced, drains = self.host.load_forced(), self.host.load_drains()
-        return e.Started(config, forced, saved.memories, saved.candidates, public, drains)
+        return e.Started(
+            config,
+            forced,
+            saved.memories,
+            saved.candidates,
+            public,
+            drains,
+            saved.returned,
+        )
 
     def perform(self, effect: f.Effect) -> e.Event | None:
         return self._performers[type(effect)](effect)
@@ -137,25 +147,31 @@ class Performers:
         self.silent.update(effect)
         self.monitor.update(effect)
 
-    def _end_connections(self, effect: f.EndConnections) -> None:
+    def _end_connections(self, effect: f.EndConnections | f.ReturnConnections) -> None:
         task = tasks.start(self._end(effect))
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
 
-    async def _end(self, effect: f.EndConnections) -> None:
-        uplink, family, *selectors = astuple(effect)
+    async def _end(self, effect: f.EndConnections | f.ReturnConnections) -> None:
+        outcome = e.ConnectionsEnded(effect.uplink, effect.family)
+        if isinstance(effect, f.ReturnConnections):
+            outcome = replace(outcome, better=effect.better)
+            end = partial(end_returning, effect.returning)
+        else:
+            end = partial(kill, *astuple(effect)[2:])
         start_s = time.monotonic()
         try:
-            ended = await asyncio.to_thread(kill, *selectors)
+            ended = await asyncio.to_thread(end)
         except OSError as error:
-            self._receive(e.ConnectionsEnded(uplink, family, error=reason(error)))
+            self._receive(replace(outcome, error=reason(error)))
             return
         except Exception as error:
-            log.exception(error, f"{uplink}: ending connections")
-            self._receive(e.ConnectionsEnded(uplink, family, error=internal(error)))
+            log.exception(error, f"{effect.uplink}: ending connections")
+            self._receive(replace(outcome, error=internal(error)))
             return
         took_s = time.monotonic() - start_s
-        self._receive(e.ConnectionsEnded(uplink, family, ended.sockets, ended.flows, took_s))
+        counts = {"sockets": ended.sockets, "flows": ended.flows}
+        self._receive(replace(outcome, **counts, took_s=took_s))
 
     def _verify_router(self, effect: f.VerifyRouter) -> None:
         try:

@@ -83,6 +83,15 @@ class Draining:
 
 
 @dataclass(frozen=True, slots=True)
+class Grace:
+    """Until when an uplink's outgoing connections may go on, as a better one is usable again."""
+
+    uplink: str
+    family: Family
+    until_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class DaemonStatus:
     """The state of all uplinks, and what the engine decided. Times are monotonic seconds."""
 
@@ -94,6 +103,7 @@ class DaemonStatus:
     decision: Decision = _NOTHING
     forced: dict[str, Forced] = field(default_factory=dict)  # by the operator; never "auto"
     drains: tuple[Draining, ...] = ()
+    graces: tuple[Grace, ...] = ()
     held: str = ""  # why the kernel is not changed now, or that an apply is unconfirmed
     undone_in_s: float | None = None  # an apply that waits for confirmation
     conflicts: tuple[str, ...] = ()  # what other programs keep undoing

@@ -247,6 +247,9 @@ _EFFECTS: dict[type, Callable[[Any], list[str]]] = {
     f.Commit: _operations,
     f.Watch: lambda effect: [f"watch {' '.join(effect.interfaces) or 'nothing'}"],
     f.EndConnections: lambda effect: [f"end connections of {effect.uplink} IPv{effect.family}"],
+    f.ReturnConnections: lambda effect: [
+        f"return connections of {effect.uplink} IPv{effect.family} to {' '.join(effect.better)}"
+    ],
     f.OpenProbeSocket: lambda effect: [
         f"open probe socket of path {effect.path}: {effect.source.address} on {effect.source.dev}"
     ],

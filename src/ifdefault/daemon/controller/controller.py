@@ -29,6 +29,7 @@ from ifdefault.daemon.controller.effects import SERVER_CHECKS, Effect, ResolveNa
 from ifdefault.daemon.controller.names import Names
 from ifdefault.daemon.controller.paths import Paths
 from ifdefault.daemon.controller.reconcile import Reconciler
+from ifdefault.daemon.controller.returning_connections import ReturningConnections
 from ifdefault.daemon.controller.self_check import AGAIN_S, SelfCheck
 from ifdefault.daemon.controller.servers import ServerChecks
 from ifdefault.daemon.controller.stale_connections import StaleConnections
@@ -56,7 +57,7 @@ class Controller:
         self._reconciler, self._self_check = Reconciler(self.state), SelfCheck(self.state)
         self._adopter, self._commands = Adopter(self.state), Commands(self.state)
         self._stale, self._watcher = StaleConnections(self.state), Watcher(out)
-        self._primaries = Primaries(self.state)
+        self._returning, self._primaries = ReturningConnections(self.state), Primaries(self.state)
         self._finish_due = False  # whether names or connections may need an update: `_finish`
         self._refresh_s = inf  # when to update the paths again without any event
         self._servers_due_s = inf  # when to decide after servers went down or came back
@@ -84,6 +85,7 @@ class Controller:
         if self._reconciler.awaited:
             return probe_s  # everything else waits for the answer
         due_s = min(self._save_s, self._refresh_s, self._servers_due_s, state.settle_until_s)
+        due_s = min(due_s, self._returning.wake_s)
         return min(probe_s, due_s, self._commands.wake_s, self._reconciler.wake_s)
 
     @property
@@ -234,6 +236,7 @@ class Controller:
             self._update_paths(now, prepared.uplinks, prepared.observation.facts)
         if now >= self._save_s:
             self._save(now)
+        self._finish_due |= now >= self._returning.wake_s
 
     def _report_transitions(self) -> None:
         """Save and log the transitions of paths, run their hooks, and have a decision made."""
@@ -256,7 +259,8 @@ class Controller:
     def saved(self) -> Save:
         """What the next engine needs to continue."""
         memories = tuple((*key, memory) for key, memory in self.paths.remembered().items())
-        return Save(memories, tuple(self.names.candidates.values()))
+        returned = tuple((*key, better) for key, better in self.state.returned.items())
+        return Save(memories, tuple(self.names.candidates.values()), returned)
 
     # --- plan and apply -------------------------------------------------------------------
 
@@ -374,7 +378,10 @@ class Controller:
         if self._self_check.update(prepared):
             self._reconciler.look_at(now + AGAIN_S)
         self._primaries.report()
-        self._stale.end({key: path for key, (path, _) in self.paths.states().items()})
+        paths = {key: path for key, (path, _) in self.paths.states().items()}
+        self._stale.end(paths)
+        if self._returning.update(now, paths):
+            self._save(now)
 
     # --- status ---------------------------------------------------------------------------
 
@@ -384,6 +391,7 @@ class Controller:
         return replace(
             state.status(now),
             health=tuple(replace(h, cause="not probed") if state.held else h for h in health),
+            graces=self._returning.status(),
             conflicts=self._reconciler.backoff.conflicts(now),
             astray=tuple(map(str, self._self_check.problems)),
             problems=(*state.lacks, *state.refused, *self.paths.problems),

@@ -21,7 +21,7 @@ from ifdefault.model.kernel_events import KernelChange
 @dataclass(frozen=True, slots=True)
 class Started:
     """The daemon started; with what an earlier one saved. `drains`: how long each drain with a
-    timeout goes on."""
+    timeout goes on; `returned`: as in State."""
 
     config: Config
     forced: tuple[tuple[str, Forced], ...] = ()
@@ -29,6 +29,7 @@ class Started:
     candidates: tuple[CandidateAddresses, ...] = ()
     public: tuple[PublicAddressFound, ...] = ()
     drains: tuple[tuple[str, float], ...] = ()
+    returned: tuple[tuple[str, Family, tuple[str, ...]], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,7 @@ class SilentlyChanged:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionsEnded:
-    """The outcome of EndConnections."""
+    """The outcome of EndConnections, or of ReturnConnections to `better` uplinks."""
 
     uplink: str
     family: Family
@@ -106,6 +107,7 @@ class ConnectionsEnded:
     flows: int = 0
     took_s: float = 0.0
     error: str = ""
+    better: tuple[str, ...] = ()
 
 
 # --- the frontend -----------------------------------------------------------------------------

@@ -37,8 +37,7 @@ class StaleConnections:
         """End the connections of paths that are still down, observed or forced."""
         state = self._state
         decision, prepared = state.decision, state.prepared
-        too_early = state.held or state.unapplied or state.conflicted  # new ones would hang as well
-        if too_early or decision is None or prepared is None:
+        if not state.stands or decision is None or prepared is None:  # new ones would hang as well
             return
         for name, family in sorted(state.went_down):
             if "down" not in (state.forced.get(name), states.get((name, family))):
@@ -60,9 +59,10 @@ class StaleConnections:
             text = f"{head}: can't end connections: {ended.error}"
             self._state.log("ended", text, ended.uplink, "warning")
         elif ended.sockets or ended.flows:
+            back = f", which return to {' and '.join(ended.better)}" if ended.better else ""
             text = (
                 f"{head}: ended {ended.sockets} TCP connections and {ended.flows} tracked flows"
-                f" in {ended.took_s * 1000:.0f} ms"
+                f" in {ended.took_s * 1000:.0f} ms{back}"
             )
             self._state.log("ended", text, ended.uplink)
 

@@ -75,6 +75,9 @@ class State:
     frontend: bool = False  # one is running
     transitions: list[Transition] = field(default_factory=list)  # in this turn
     went_down: dict[Key, None] = field(default_factory=dict)  # paths whose connections may hang
+    graces: dict[Key, float] = field(default_factory=dict)  # until when connections may go on
+    # of an uplink, the better ones that got back the connections that are theirs
+    returned: dict[Key, tuple[str, ...]] = field(default_factory=dict)
     adoptions: deque[Adoption] = field(default_factory=deque)
     unconfirmed: Unconfirmed | None = None
     repairs: int = 0  # operations so far that undid what others had changed
@@ -84,7 +87,13 @@ class State:
         """Begin with what an earlier engine saved."""
         self.started_s, self.forced = now, dict(started.forced)
         self.drain_until_s = {name: now + left_s for name, left_s in started.drains}
+        self.returned = {(name, family): better for name, family, better in started.returned}
         self.adoptions.append(Adoption("start", started.config))
+
+    @property
+    def stands(self) -> bool:
+        """Whether the kernel is as decided, so that new connections take the right uplink."""
+        return not (self.held or self.unapplied or self.conflicted)
 
     @property
     def uplinks(self) -> tuple[Uplink, ...]:
