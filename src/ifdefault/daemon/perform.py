@@ -11,7 +11,8 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import astuple, replace
+from dataclasses import asdict, astuple, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -170,8 +171,7 @@ class Performers:
             self._receive(replace(outcome, error=internal(error)))
             return
         took_s = time.monotonic() - start_s
-        counts = {"sockets": ended.sockets, "flows": ended.flows}
-        self._receive(replace(outcome, **counts, took_s=took_s))
+        self._receive(replace(outcome, **asdict(ended), took_s=took_s))
 
     def _verify_router(self, effect: f.VerifyRouter) -> None:
         try:

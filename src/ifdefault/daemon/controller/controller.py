@@ -230,7 +230,7 @@ class Controller:
         state = self.state
         if now >= state.settle_until_s:
             state.settle_until_s, state.settled = inf, True
-            state.decision_due = True
+            state.decision_due = self._finish_due = True
         state.decision_due |= now >= self._servers_due_s
         if now >= self._refresh_s:
             self._update_paths(now, prepared.uplinks, prepared.observation.facts)

@@ -103,10 +103,11 @@ class ConnectionsEnded:
 
     uplink: str
     family: Family
-    sockets: int = 0
+    sockets: int = 0  # of TCP
     flows: int = 0
     took_s: float = 0.0
     error: str = ""
+    udp_sockets: int = 0
     better: tuple[str, ...] = ()
 
 

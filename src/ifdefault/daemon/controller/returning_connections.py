@@ -1,7 +1,6 @@
 """Ends the connections that an uplink carries although a better one is usable again.
 
-    failure:  the better uplink is no longer usable ─> it has returned nothing
-    return:   decision ─> Publish ─> Converge ─> Applied ─> grace ─> ReturnConnections
+    the better uplink is usable:  decision ─> Publish ─> Converge ─> Applied ─> grace ─> ReturnConnections
 
 Rules: better than an uplink is one that precedes it and has a lower rank, or that is no standby
 while it is one; of equal ranks none is. The grace begins when the kernel is as decided, and a new
@@ -36,7 +35,7 @@ class ReturningConnections:
         return min(state.graces.values(), default=inf) if state.stands else inf
 
     def update(self, now: float, paths: Mapping[Key, PathState]) -> bool:
-        """Begin and cancel graces, and end the connections whose grace is over. True if some are."""
+        """Begin and cancel graces. True if one was over, and connections end."""
         state = self._state
         decision, prepared = state.decision, state.prepared
         if not state.stands or not state.settled or decision is None or prepared is None:
@@ -104,7 +103,11 @@ def returning_from(
 ) -> Returning:
     """What identifies the connections of an uplink that return to better ones."""
     others = {a.address for u in prepared.uplinks if u.name != uplink.name for a in u.addresses}
-    own = (a.address for a in uplink.addresses if a.family == family)
+    own = (
+        a.address
+        for a in uplink.addresses
+        if a.family == family and not a.address.startswith("fe80:")
+    )
     hook = prepared.desired.hook
     marks = dict(hook.marks) if hook else {}
     groups = hook.cgroups if hook else ()

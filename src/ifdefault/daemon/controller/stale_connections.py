@@ -7,7 +7,7 @@ while no other uplink is usable.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from ifdefault.daemon.controller.effects import EndConnections
 from ifdefault.daemon.controller.events import ConnectionsEnded
@@ -58,13 +58,20 @@ class StaleConnections:
         if ended.error:
             text = f"{head}: can't end connections: {ended.error}"
             self._state.log("ended", text, ended.uplink, "warning")
-        elif ended.sockets or ended.flows:
+        elif counts := ", ".join(_counts(ended)):
             back = f", which return to {' and '.join(ended.better)}" if ended.better else ""
-            text = (
-                f"{head}: ended {ended.sockets} TCP connections and {ended.flows} tracked flows"
-                f" in {ended.took_s * 1000:.0f} ms{back}"
-            )
+            text = f"{head}: ended {counts} in {ended.took_s * 1000:.0f} ms{back}"
             self._state.log("ended", text, ended.uplink)
+
+
+def _counts(ended: ConnectionsEnded) -> Iterator[str]:
+    for count, what in (
+        (ended.sockets, "TCP connection"),
+        (ended.udp_sockets, "connected UDP socket"),
+        (ended.flows, "tracked flow"),
+    ):
+        if count:
+            yield f"{count} {what}{'s' * (count > 1)}"
 
 
 def connections_to_end(
