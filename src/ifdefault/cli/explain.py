@@ -143,6 +143,7 @@ def command(
             ("rule", explanation.rule),
             ("route", explanation.route),
             ("mechanism", explanation.mechanism),
+            ("MPTCP", explanation.mptcp),
             ("the kernel", explanation.kernel),
             ("astray", explanation.astray),
             ("remedy", explanation.remedy),
