@@ -31,6 +31,7 @@ from ifdefault.model.errors import HostError, LockError, Problem, internal, reas
 from ifdefault.model.health import Forced
 from ifdefault.model.host import State
 from ifdefault.model.kernel import Loaded, Ruleset
+from ifdefault.model.mptcp import ENDPOINTS_MAX
 from ifdefault.plan.numbers import UPLINKS_MAX
 
 LOCK, GUARD, SETTLING, HEALTH = "lock", "guard", "settling", "health.json"
@@ -59,6 +60,7 @@ _SYSCTL = r"net/ipv[46](?:/(?!\.\.?/)[^\s/\0]+){1,4}"
 _Value = Annotated[str, fields.text(r"[^\0]{0,200}")]
 _Group = Annotated[int, fields.number(0, (1 << 32) - 1)]
 _Index = Annotated[int, fields.number(1, (1 << 31) - 1)]
+_Limit = Annotated[int, fields.number(0, ENDPOINTS_MAX)]
 _Number = Annotated[int, fields.number(1, UPLINKS_MAX)]
 
 
@@ -84,12 +86,26 @@ _LOST_STATE = (
     " sysctls that ifdefault set keep their values until the next boot"
 )
 STATE: StateFile[_SavedState] = StateFile("state.json", _SavedState, _LOST_STATE, copied=True)
+# beside state.json, whose format it leaves as it is
+LIMITS: StateFile[dict[str, tuple[int, ...]]] = StateFile(
+    "mptcp.json",
+    Annotated[
+        dict[str, tuple[int, ...]],
+        _of_names("subflows|add_addr_accepted", tuple[_Limit, ...], least=1),
+    ],
+    "MPTCP's limits keep their values until the next boot",
+)
 TABLES: StateFile[Loaded] = StateFile(
     "tables.json",
     tuple[tuple[str, Ruleset], ...],
     "the nftables tables are loaded again",
     urgent=False,
 )
+
+
+def _settings(state: State) -> tuple[object, ...]:
+    """What can't be restored without the state."""
+    return state.sysctls, state.groups, state.limits
 
 
 class Store:
@@ -115,7 +131,8 @@ class Store:
         if (saved := self.read(STATE)) is None:
             self._last = None
             return State()
-        values = {name: getattr(saved, name) for name in State.__dataclass_fields__}
+        values = asdict(saved) | {"limits": self.read(LIMITS) or {}}
+        del values["network"]
         if saved.network != network_id():
             values["links"] = {}  # indexes of a host that was restarted mean nothing
         self._last = State(**deepcopy(values))
@@ -126,9 +143,13 @@ class Store:
         known = self._last or State()
         if state == self._last:
             return
-        settings_known = (state.sysctls, state.groups) == (known.sysctls, known.groups)
+        settings_known = _settings(state) == _settings(known)
         with self.tolerating() if settings_known else nullcontext():
-            self.write(STATE, _SavedState(network_id(), **asdict(state)))
+            if state.limits != known.limits:
+                self.write(LIMITS, state.limits)
+            values = asdict(state)
+            del values["limits"]
+            self.write(STATE, _SavedState(network_id(), **values))
         self._last = deepcopy(state)
 
     def load_tables(self) -> Loaded:

@@ -1,14 +1,16 @@
 """The operations that lead from facts to the desired state, in an order without interruptions.
 
-Rules: add before delete. Link groups, sysctls and routes come first, then the rules that lead to
-them, then nftables, then forwarding; objects are deleted in the reverse order. Only our own objects
-(by protocol number, table or name) are replaced or deleted. diff(x, x) is empty.
+Rules: add before delete, except MPTCP's endpoints, which change once the rules stand. Link groups,
+sysctls and routes come first, then the rules that lead to them, then nftables, then forwarding;
+objects are deleted in the reverse order. Only our own objects (by protocol number, table, name or
+id) are replaced or deleted. diff(x, x) is empty.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 
 from ifdefault.model.kernel import (
     FORWARDING,
@@ -33,6 +35,13 @@ from ifdefault.model.kernel import (
     SetSysctl,
     ruleset_digest,
 )
+from ifdefault.model.mptcp import (
+    DeleteEndpoint,
+    Endpoint,
+    MptcpState,
+    PutEndpoint,
+    SetMptcpLimit,
+)
 from ifdefault.plan.numbers import OUTGOING
 from ifdefault.plan.settings import REDIRECTS
 
@@ -55,6 +64,7 @@ def diff(facts: Facts, desired: Desired, loaded: Loaded) -> tuple[Operation, ...
         *_hook(facts, desired),
         *drop_rules,
         *_forget_flows(desired, tables),
+        *_mptcp(facts, desired),
         *drop_routes,
         *off,
     )
@@ -66,6 +76,10 @@ def own_routes(facts: Facts) -> tuple[Route, ...]:
 
 def own_rules(facts: Facts) -> tuple[Rule, ...]:
     return tuple(r for r in facts.rules if r.protocol == PROTOCOL)
+
+
+def own_endpoints(facts: Facts) -> tuple[Endpoint, ...]:
+    return tuple(e for e in facts.mptcp.endpoints if e.ours) if facts.mptcp else ()
 
 
 def record_tables(facts: Facts, desired: Desired) -> Loaded:
@@ -178,6 +192,30 @@ def _tables(facts: Facts, desired: Desired, loaded: Loaded) -> Iterator[LoadNft]
 def _hook(facts: Facts, desired: Desired) -> Iterator[Operation]:
     if facts.hook != desired.hook:
         yield PutHook(desired.hook)
+
+
+def _mptcp(facts: Facts, desired: Desired) -> Iterator[Operation]:
+    """Deleted first: an address may move to another id, and there are few. What the kernel made for
+    an address of ours gives way, since it refuses the address otherwise."""
+    state = facts.mptcp or MptcpState()
+    current = {endpoint.id: endpoint for endpoint in own_endpoints(facts)}
+    kept = {e.id: current[e.id] for e in desired.endpoints if _changes_flags(current.get(e.id), e)}
+    addresses = {e.address for e in desired.endpoints if e.id not in kept}
+    implicit = [e for e in state.endpoints if e.implicit and e.address in addresses]
+    obsolete = [endpoint for id_, endpoint in current.items() if id_ not in kept]
+    now = dict(state.limits)
+    for name, value in desired.mptcp_limits:
+        if name in now and now[name] != value:
+            yield SetMptcpLimit(name, value, now[name])
+    yield from map(DeleteEndpoint, (*obsolete, *implicit))
+    for endpoint in desired.endpoints:
+        if kept.get(endpoint.id) != endpoint:
+            yield PutEndpoint(endpoint, kept.get(endpoint.id))
+
+
+def _changes_flags(now: Endpoint | None, wanted: Endpoint) -> bool:
+    """Whether nothing else differs than what the kernel can change in an endpoint."""
+    return now is not None and replace(now, backup=wanted.backup) == wanted
 
 
 def _forget_flows(desired: Desired, tables: tuple[LoadNft, ...]) -> Iterator[Operation]:
