@@ -88,7 +88,7 @@ def _examine(options: Options, config: Config | None, store: Store, found: HostC
         known += tuple(p for p in find_astray(prepared) if p not in known)
     if is_absent:  # it repairs
         known += tuple(find_differences(prepared, rights=rights))
-    known += tuple(check_mptcp.find_problems(config, prepared.facts.mptcp, prepared.uplinks))
+    known += tuple(check_mptcp.find_problems(prepared))
     found.problems += config_file.with_lines(options.config, known)
     tables = dict(prepared.desired.tables)
     for name in OWN_TABLES:

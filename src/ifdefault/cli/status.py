@@ -257,12 +257,15 @@ def _mptcp(snapshot: _Snapshot) -> list[str]:
     status = snapshot.host.mptcp
     if status is None or not snapshot.host.applied:
         return []
-    marked = [f"{a.address} ({a.uplink}{', backup' if a.backup else ''})" for a in status.announced]
-    lines = [f"MPTCP announces {', '.join(_some(marked)) or 'no address'}"]
+    told: dict[str, list[str]] = {}
+    for a in status.announced:
+        told.setdefault(a.uplink, []).append(f"{a.address}{' as backup' if a.backup else ''}")
+    rows = [(name, "\n".join(addresses)) for name, addresses in told.items()]
+    lines = table(("Uplink", "Announced by MPTCP"), rows) if rows else ["MPTCP announces nothing"]
     if status.count is not None and (total := status.count.connections):
         mptcp, redundant = status.count.mptcp, status.count.redundant
         share = f"{redundant:,} ({redundant * 100 // total} %)"
-        use = f"{mptcp:,} of {total:,} connections use it"
+        use = f"{mptcp:,} of {total:,} connections use MPTCP"
         lines.append(f"{use}, {share} could go on over another uplink")
     return lines
 

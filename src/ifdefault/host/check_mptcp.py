@@ -16,9 +16,10 @@ from pathlib import Path
 from ifdefault.kernel import nft, sockdiag, socket_owners
 from ifdefault.model.address import family_of
 from ifdefault.model.config import Config
+from ifdefault.model.dns import DISCOVER
 from ifdefault.model.errors import Problem
-from ifdefault.model.kernel import Uplink
-from ifdefault.model.mptcp import Endpoint, MptcpState
+from ifdefault.model.mptcp import Endpoint, uplink_number
+from ifdefault.plan.prepare import Prepared
 
 _WHERE = "mptcp.announce"
 _WILDCARDS = {4: "0.0.0.0", 6: "::"}
@@ -41,15 +42,16 @@ _MANAGERS = {
 }
 
 
-def find_problems(
-    config: Config, mptcp: MptcpState | None, uplinks: Iterable[Uplink]
-) -> Iterator[Problem]:
+def find_problems(prepared: Prepared) -> Iterator[Problem]:
     """Nothing where the kernel has no MPTCP, or it is switched off: the plan says so."""
+    mptcp, config = prepared.facts.mptcp, prepared.config
     if not config.mptcp.announce or mptcp is None or not mptcp.enabled:
         return
-    addresses = {a.address for uplink in uplinks for a in uplink.addresses}
+    addresses = {a.address for uplink in prepared.uplinks for a in uplink.addresses}
+    public = {address for uplink in config.uplinks for address in uplink.public}
     yield from _user_space()
-    yield from _foreign(mptcp.endpoints, addresses)
+    yield from _private(prepared)
+    yield from _foreign(mptcp.endpoints, addresses | public)
     if nft.has_rights():  # others don't see which listeners speak it
         yield from _plain_servers(addresses, _own_ports(config))
 
@@ -61,6 +63,19 @@ def _user_space() -> Iterator[Problem]:
             what = "is 1, so that programs manage the addresses of MPTCP, and endpoints don't count"
             remedy = "`sysctl -w net.mptcp.pm_type=0`"
             yield Problem("sysctl net.mptcp.pm_type", what, remedy, warning=True)
+
+
+def _private(prepared: Prepared) -> Iterator[Problem]:
+    """Uplinks behind a NAT whose public address isn't known: nothing of theirs is announced."""
+    endpoints = prepared.desired.endpoints
+    told = {(uplink_number(e.id), family_of(e.address)) for e in endpoints if e.signal}
+    for uplink in prepared.uplinks:
+        for endpoint in endpoints:
+            way = uplink_number(endpoint.id), family_of(endpoint.address)
+            if way[0] == uplink.number and way not in told:
+                what = f"{endpoint.address} is private, so that it isn't announced by MPTCP"
+                remedy = f'set public to its public address, or to "{DISCOVER}"'
+                yield Problem(f"uplink.{uplink.name}", what, remedy, warning=True)
 
 
 # --- other managers -----------------------------------------------------------------------

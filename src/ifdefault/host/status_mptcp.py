@@ -10,8 +10,9 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from ifdefault.kernel.mptcp_connections import MptcpCount, count_mptcp
-from ifdefault.model.config import FAMILIES, Family
-from ifdefault.model.mptcp import endpoint_id
+from ifdefault.model.address import family_of
+from ifdefault.model.config import Family
+from ifdefault.model.mptcp import uplink_number
 from ifdefault.plan.prepare import Prepared
 
 
@@ -49,15 +50,17 @@ def read_mptcp_status(
 
 
 def announced(prepared: Prepared) -> Iterator[Announced]:
-    """As it is in the kernel."""
+    """As it is in the kernel, in the order of the config."""
     mptcp = prepared.facts.mptcp
     if mptcp is None or not mptcp.enabled:
         return
-    endpoints = {e.id: e for e in mptcp.endpoints if e.ours and e.signal}
+    told = sorted(
+        (e for e in mptcp.endpoints if e.ours and e.signal), key=lambda e: family_of(e.address)
+    )
     for uplink in prepared.uplinks:
-        for family in FAMILIES:
-            if endpoint := endpoints.get(endpoint_id(uplink.number, family)):
-                yield Announced(uplink.name, family, endpoint.address, endpoint.backup)
+        for e in told:
+            if uplink_number(e.id) == uplink.number:
+                yield Announced(uplink.name, family_of(e.address), e.address, e.backup)
 
 
 def announced_text(prepared: Prepared, address: str, family: Family) -> str:

@@ -22,6 +22,8 @@ from ifdefault.lab.waiting import PATIENCE_S, eventually
 from ifdefault.lab.world import World
 from tests.net import answers
 from tests.net.conftest import LabWorld
+from tests.net.wires import PORT as PLAIN
+from tests.net.wires import Wires
 
 MPTCP, PORT = 262, 7960  # linux/in.h
 A, B = ("203.0.113.10", "2001:db8:a::10"), ("198.51.100.10", "2001:db8:b::10")
@@ -66,11 +68,12 @@ class Server:
 class Client:
     """A client of a node that speaks MPTCP and accepts addresses."""
 
-    def __init__(self, world: World, node: str, target: str) -> None:
+    def __init__(self, world: World, node: str, target: str, source: str = "") -> None:
         def connect() -> socket.socket:
             family = socket.AF_INET6 if ":" in target else socket.AF_INET
             sock = socket.socket(family, socket.SOCK_STREAM, MPTCP)
             sock.settimeout(PATIENCE_S)
+            sock.bind((source, 0))
             sock.connect((target, PORT))
             return sock
 
@@ -92,56 +95,88 @@ def counted(world: World) -> MptcpCount:
     return world["host"].python(lambda: count_mptcp(OWNERS))
 
 
+def spread(world: World, count: MptcpCount) -> None:
+    eventually(lambda: counted(world) == count, what=str(count))
+
+
 @pytest.fixture
 def world(lab_world: LabWorld) -> Iterator[World]:
     world = lab_world("two")
+    answers.configure(world, "[mptcp]\nannounce = true\n")
     answers.apply(world)
     for node in ("client", "isp-a", "isp-b"):
         world[node].run("ip mptcp limits set subflows 8 add_addr_accepted 8".split())
-    h = world["host"]
-    h.run("ip mptcp limits set subflows 8 add_addr_accepted 0".split())
-    for n, (a, d) in enumerate(((A[0], "wan0"), (A[1], "wan0"), (B[0], "wan1"), (B[1], "wan1"))):
-        h.run(f"ip mptcp endpoint add {a} dev {d} id {130 + n} signal".split())
     with closing(Server(world)):
         yield world
 
 
-def test_options_that_are_removed_or_mirrored(world: World) -> None:
-    for fault in ("no-mptcp", "mirror"):
-        with injected(world, fault, "isp-a"), ExitStack() as stack:
+def asked(world: World) -> int:
+    """The SYNs that came to the host with MPTCP's option."""
+    names, values = (
+        line.split()
+        for line in world["host"].run(["cat", "/proc/net/netstat"]).stdout.splitlines()
+        if line.startswith("MPTcpExt")
+    )
+    return int(values[names.index("MPCapableSYNRX")])
+
+
+@pytest.mark.parametrize(("fault", "reaches_the_host"), [("no-mptcp", False), ("mirror", True)])
+def test_middleboxes(world: World, fault: str, reaches_the_host: bool) -> None:
+    """On the way of the first subflow it is TCP that remains; on that of the second, the first."""
+    before = asked(world)
+    for provider, left in (("isp-a", MptcpCount(2, 0, 0)), ("isp-b", MptcpCount(2, 2, 0))):
+        with injected(world, fault, provider), ExitStack() as stack:
             for target in A:
                 client = stack.enter_context(closing(Client(world, "client", target)))
                 client.download()
                 client.download()
-            assert counted(world) == MptcpCount(2, 0, 0), fault
-        eventually(lambda: counted(world) == MptcpCount(), what="all are closed")
-
-
-def test_joins_that_are_refused(world: World) -> None:
-    for fault in ("no-mptcp", "mirror"):
-        with injected(world, fault, "isp-b"), ExitStack() as stack:
-            for target in A:
-                client = stack.enter_context(closing(Client(world, "client", target)))
-                client.download()
-                client.download()
-            print(counted(world))
-            assert counted(world).redundant == 0
+            assert counted(world) == left, provider
+            if provider == "isp-a":
+                assert asked(world) - before == 2 * reaches_the_host
+        spread(world, MptcpCount())
     with closing(Client(world, "client", A[0])) as client:
         client.download()
-        eventually(lambda: counted(world) == MptcpCount(1, 1, 1), what="both uplinks are used")
+        spread(world, MptcpCount(1, 1, 1))
 
 
-@pytest.mark.parametrize("n", [0, 1])
-def test_clients_on_an_uplinks_own_network(world: World, n: int) -> None:
-    for node in ("isp-a", "isp-b"):
-        for target in (A[n], B[n]):
-            with closing(Client(world, node, target)) as client:
-                client.download()
-                import time
+def test_clients_on_an_uplinks_own_network(world: World) -> None:
+    """Whichever uplink they come in by, and from whichever address."""
+    for provider, own in (("isp-a", "203.0.113.1"), ("isp-b", "198.51.100.1")):
+        for target in (A[0], B[0]):
+            for source in ("", own):
+                with closing(Client(world, provider, target, source)) as client:
+                    client.download()
+                    spread(world, MptcpCount(1, 1, 1))
+                    client.download()
+                spread(world, MptcpCount())
+    assert set(world.misrouted().values()) == {0}
 
-                time.sleep(0.5)
-                print(node, target, counted(world))
-                print(world["host"].run(["ss", "-tnei"]).stdout)
-                client.download()
-            eventually(lambda: counted(world) == MptcpCount(), what="all are closed")
-    print(world["isp-a"].run("nft list table inet bcp38".split()).stdout)
+
+def test_what_is_said(world: World) -> None:
+    """Of what is announced, of the connections, and of a server that doesn't speak MPTCP."""
+    wires = Wires(world)
+    with wires.stack, closing(Client(world, "client", A[1])) as client:
+        plain = wires.listen("host", "0.0.0.0")
+        wires.connect("client", plain, B[0])
+        client.download()
+        spread(world, MptcpCount(2, 1, 1))
+        text = world.ifdefault("status").stdout
+        assert (
+            f"Uplink  Announced by MPTCP\nisp-a   {A[0]}, {A[1]}\nisp-b   {B[0]}, {B[1]}\n" in text
+        )
+        assert "1 of 2 connections use MPTCP, 1 (50 %) could go on over another uplink\n" in text
+        assert answers.status(world)["mptcp"]["count"] == {
+            "connections": 2,
+            "mptcp": 1,
+            "redundant": 1,
+        }
+        world["host"].run("ip mptcp endpoint add 192.168.1.10 id 7 subflow".split())
+        done = world.ifdefault("check", check=True)
+        assert (
+            f"doesn't speak MPTCP on TCP port {PLAIN}, so that its connections end" in done.stderr
+        )
+        assert str(PORT) not in done.stderr
+        assert "hint: mptcp endpoint 7: 192.168.1.10 is managed by " in done.stderr
+        assert done.stdout.startswith("ok: 2 uplinks, 2 hints")
+    explained = world.ifdefault("explain", "tcp", "198.18.1.10:5", f"{A[0]}:80").stdout
+    assert f"{A[0]} is announced\n" in explained
