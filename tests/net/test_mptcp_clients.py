@@ -170,13 +170,13 @@ def test_what_is_said(world: World) -> None:
             "mptcp": 1,
             "redundant": 1,
         }
-        world["host"].run("ip mptcp endpoint add 192.168.1.10 id 7 subflow".split())
+        world["host"].run("ip mptcp endpoint add 192.0.2.9 id 7 subflow".split())
         done = world.ifdefault("check", check=True)
         assert (
             f"doesn't speak MPTCP on TCP port {PLAIN}, so that its connections end" in done.stderr
         )
         assert str(PORT) not in done.stderr
-        assert "hint: mptcp endpoint 7: 192.168.1.10 is managed by " in done.stderr
+        assert "hint: mptcp endpoint 7: 192.0.2.9 is managed by " in done.stderr
         assert done.stdout.startswith("ok: 2 uplinks, 2 hints")
     explained = world.ifdefault("explain", "tcp", "198.18.1.10:5", f"{A[0]}:80").stdout
     assert f"{A[0]} is announced\n" in explained

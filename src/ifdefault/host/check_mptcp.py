@@ -86,17 +86,17 @@ def _foreign(endpoints: Iterable[Endpoint], addresses: Collection[str]) -> Itera
     if not others:
         return
     running = {name for name in map(socket_owners.command_name, _processes()) if name in _MANAGERS}
+    by = " or ".join(sorted(running)) or "another program"
+    ways = [_MANAGERS[name] for name in sorted(running)]
     for endpoint in others:
         where = f"mptcp endpoint {endpoint.id}"
-        by = " or ".join(sorted(running)) or "another program"
-        what = f"{endpoint.address} is managed by {by} and left alone"
-        if endpoint.address not in addresses:
-            yield Problem(where, what, warning=True, hint=True)
-            continue
-        ways = [_MANAGERS[name] for name in sorted(running)]
-        ways.append(f"`ip mptcp endpoint delete id {endpoint.id}`")
-        what += ", so that it isn't announced as its uplink's health says"
-        yield Problem(where, what, f"to have it announced: {', '.join(ways)}", warning=True)
+        what = f"{endpoint.address} is managed by {by}"
+        if endpoint.address in addresses:
+            what += ", so that ifdefault doesn't announce it"
+            remedy = ", ".join((*ways, f"`ip mptcp endpoint delete id {endpoint.id}`"))
+            yield Problem(where, what, f"to have it announced: {remedy}", warning=True)
+        else:
+            yield Problem(where, what, "it stays as it is", warning=True, hint=True)
 
 
 def _processes() -> Iterator[int]:
