@@ -25,7 +25,7 @@ RELEASES = {
         *"ifupdown isc-dhcp-client network-manager netplan.io".split(),
         *"ufw firewalld fail2ban docker.io busybox-static".split(),
         *"bind9 bind9-dnsutils caddy".split(),  # what documents use
-        *"curl mptcpize prometheus prometheus-node-exporter".split(),
+        *"curl prometheus prometheus-node-exporter".split(),
     ],
     "trixie": [
         *_COMMON,
