@@ -109,7 +109,6 @@ class Performers:
         discovered = self._discovery.known.items()
         public = tuple(e.PublicAddressFound(*key, address) for key, address in discovered)
         forced, drains = self.host.load_forced(), self.host.load_drains()
-        usage = usage_file.load(self._store)
         return e.Started(
             config,
             forced,
@@ -118,7 +117,7 @@ class Performers:
             public,
             drains,
             saved.returned,
-            usage,
+            usage_file.load(self._store),
         )
 
     def perform(self, effect: f.Effect) -> e.Event | None:

@@ -27,13 +27,8 @@ def lines(status: DaemonStatus) -> list[str]:
     """The table of paths, then a line for each problem."""
     drained = {drain.uplink for drain in status.drains}
     rows = table(_HEADS, list(_rows(status)))
-    return [
-        *rows,
-        *drain_lines(status, drained),
-        *usage_lines(status),
-        *grace_lines(status),
-        *remarks(status),
-    ]
+    drains = drain_lines(status, drained)
+    return [*rows, *drains, *grace_lines(status), *usage_lines(status), *remarks(status)]
 
 
 def drain_lines(status: DaemonStatus, uplinks: Container[str]) -> Iterator[str]:
@@ -52,13 +47,6 @@ def drain_lines(status: DaemonStatus, uplinks: Container[str]) -> Iterator[str]:
         yield Line(", ".join(parts), "warn")
 
 
-def grace_lines(status: DaemonStatus) -> Iterator[str]:
-    """A line for each uplink whose connections end soon, since they return to a better one."""
-    until_s = {grace.uplink: grace.until_s for grace in reversed(status.graces)}
-    for uplink, end_s in sorted(until_s.items()):
-        yield f"{uplink}: {age(end_s - status.now_s)} until its connections return to a better one"
-
-
 def usage_lines(status: DaemonStatus) -> Iterator[str]:
     """A line for each uplink that has a budget or stands by: what it has used, and why."""
     usages = {usage.uplink: usage for usage in status.usage}
@@ -74,6 +62,13 @@ def usage_lines(status: DaemonStatus) -> Iterator[str]:
         if why := standby.get(uplink):
             parts += [why, "standby"]
         yield Line(f"{uplink}: {', '.join(parts)}", style)
+
+
+def grace_lines(status: DaemonStatus) -> Iterator[str]:
+    """A line for each uplink whose connections end soon, since they return to a better one."""
+    until_s = {grace.uplink: grace.until_s for grace in reversed(status.graces)}
+    for uplink, end_s in sorted(until_s.items()):
+        yield f"{uplink}: {age(end_s - status.now_s)} until its connections return to a better one"
 
 
 def has_problem(status: DaemonStatus) -> bool:

@@ -26,7 +26,6 @@ from ifdefault.model.errors import Problem
 from ifdefault.model.flow import Question
 from ifdefault.model.health import Forced, PathState, Way
 from ifdefault.model.kernel import Uplink
-from ifdefault.model.mptcp import MptcpState
 from ifdefault.model.returning import Returning
 from ifdefault.model.usage import SavedUsage
 from ifdefault.plan.prepare import Prepared
@@ -212,7 +211,7 @@ class Log:
 class Save:
     """Save what the next engine needs to continue: written and renamed, without fsync. `candidates`
     preserve the last addresses of a name whose uplinks aren't ready at the start; `returned`: as in
-    State. `usage`: None if nothing is counted."""
+    State; `usage`: None if nothing is counted."""
 
     memories: tuple[tuple[str, Family, Memory], ...]
     candidates: tuple[CandidateAddresses, ...] = ()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Literal
 
-from ifdefault.daemon.controller.effects import Effect, Log
+from ifdefault.daemon.controller.effects import Effect, Log, RunHook
 from ifdefault.daemon.controller.events import Started
 from ifdefault.health.free_capacity import FreeCapacity
 from ifdefault.model.changes import undone_in
@@ -156,6 +156,12 @@ class State:
         names = sorted(name for name, forced in self.forced.items() if forced == "drain")
         until = self.drain_until_s
         return tuple(Draining(n, until[n] if until.get(n, inf) < inf else None) for n in names)
+
+    def report(self, change: Transition) -> None:
+        """Log a path's transition, and run its hook."""
+        self.log("path", str(change), change.uplink, change.severity)
+        path = (change.uplink, change.family, change.was, change.state)
+        self.out.append(RunHook(change.state, *path, change.cause))
 
     def log(self, kind: str, text: str, uplink: str = "", severity: Severity = "info") -> None:
         self.out.append(Log(kind, text, uplink, severity))

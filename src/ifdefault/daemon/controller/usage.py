@@ -26,7 +26,7 @@ _FOLLOWS: dict[OnBudget, str] = {
 }
 
 
-class UsageCounter:
+class Usages:
     """`restored`: what an earlier engine saved, until the first traffic is counted."""
 
     def __init__(self, state: State) -> None:
