@@ -26,6 +26,7 @@ from ifdefault.daemon.controller.adopt import Adopter
 from ifdefault.daemon.controller.commands import Commands
 from ifdefault.daemon.controller.decision import Primaries, make_decision
 from ifdefault.daemon.controller.effects import SERVER_CHECKS, Effect, ResolveNames, Save
+from ifdefault.daemon.controller.full_lines import follow_lines
 from ifdefault.daemon.controller.names import Names
 from ifdefault.daemon.controller.paths import Paths
 from ifdefault.daemon.controller.reconcile import Reconciler
@@ -107,8 +108,6 @@ class Controller:
                     self._servers_due_s = min(self._servers_due_s, self._reconciler.paced_s(now))
             case e.Woke():
                 pass
-            case e.TrafficCounted():
-                follow_lines(state, now, event)
             case e.TrafficSeen():
                 state.transitions += self.paths.traffic(now, event)
             case e.KernelChanged(changes):
@@ -135,6 +134,7 @@ class Controller:
             case e.ConnectionsEnded():
                 self._stale.report(event)
             case e.TrafficCounted():
+                follow_lines(state, now, event)
                 if self._usage.observe(event):
                     self._save(now)
             case e.Started():

@@ -26,6 +26,7 @@ from ifdefault.model.errors import Problem
 from ifdefault.model.flow import Question
 from ifdefault.model.health import Forced, PathState, Way
 from ifdefault.model.kernel import Uplink
+from ifdefault.model.mptcp import MptcpState
 from ifdefault.model.returning import Returning
 from ifdefault.model.usage import SavedUsage
 from ifdefault.plan.prepare import Prepared
