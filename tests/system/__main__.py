@@ -65,9 +65,10 @@ def _parts(only: list[str], arguments: list[str]) -> list[dict[str, Part]]:
         for part, words in of_parts.items()
         if part in only and (words or not named)
     }
-    of_guests = [*(in_guests or chosen.arguments()), *others]
     guests: dict[str, Part] = {
-        release: partial(_test_kernel, release, of_guests)
+        release: partial(
+            _test_kernel, release, [*(in_guests or chosen.arguments(release)), *others]
+        )
         for release in debian.SERIES
         if release in only and (in_guests or not named)
     }

@@ -8,18 +8,25 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.chosen import CHOSEN
+from tests.system import debian
+from tests.system.chosen import CHOSEN, ON_BOTH, arguments
 from tests.system.summary import LINES, TIMED_OUT, Outcome, summary, unfinished
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("node", [node for nodes in CHOSEN.values() for node in nodes])
+@pytest.mark.parametrize("node", [*(node for nodes in CHOSEN.values() for node in nodes), *ON_BOTH])
 def test_a_chosen_test_exists(node: str) -> None:
     path, _, name = node.partition("::")
     tree = ast.parse((ROOT / path).read_text())
     functions = {item.name for item in tree.body if isinstance(item, ast.FunctionDef)}
     assert not name or name.partition("[")[0] in functions
+
+
+def test_each_chosen_test_runs_on_a_kernel() -> None:
+    """And what is in tests/system, where more tests come."""
+    run = {node for release in debian.SERIES for node in arguments(release)}
+    assert run >= {"tests/system", *(node for nodes in CHOSEN.values() for node in nodes)}
 
 
 SAID = """\
