@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def main() -> int:
 
 def _parts(only: list[str], arguments: list[str]) -> list[dict[str, Part]]:
     """By name; one that has none of the tests that are named isn't run. First those that run here,
-    and then the guests, which need all processors for minutes."""
+    while kernels are fetched, and then the guests, which need all processors for minutes."""
     named = [word for word in arguments if "tests/" in word]
     others = [word for word in arguments if word not in named]
     of_parts = {
@@ -66,13 +67,18 @@ def _parts(only: list[str], arguments: list[str]) -> list[dict[str, Part]]:
         if part in only and (words or not named)
     }
     guests: dict[str, Part] = {
-        release: partial(
-            _test_kernel, release, [*(in_guests or chosen.arguments(release)), *others]
-        )
-        for release in debian.SERIES
-        if release in only and (in_guests or not named)
+        release: partial(_test_kernel, kernel, [*(in_guests or chosen.arguments(release)), *others])
+        for release, kernel in _fetched(
+            [name for name in debian.SERIES if name in only and (in_guests or not named)]
+        ).items()
     }
     return [here, guests]
+
+
+def _fetched(releases: list[str]) -> dict[str, Future[debian.Kernel]]:
+    """Kernels that are being fetched."""
+    pool = ThreadPoolExecutor()
+    return {name: pool.submit(debian.kernel, name, CACHE.resolve()) for name in releases}
 
 
 def _run(parts: dict[str, Part]) -> list[Outcome]:
@@ -140,8 +146,8 @@ def _test_here(name: str, arguments: list[str], say: Say) -> str:
     return str(child.wait())
 
 
-def _test_kernel(release: str, arguments: list[str], say: Say) -> str:
-    kernel = debian.kernel(release, CACHE.resolve())
+def _test_kernel(fetched: Future[debian.Kernel], arguments: list[str], say: Say) -> str:
+    kernel = fetched.result()
     if not _collected(arguments, say):
         return "not all tests can be collected"
     say(f"booting {kernel.version} (Debian's {kernel.release})")
