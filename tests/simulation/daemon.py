@@ -83,7 +83,8 @@ class Daemon:
         self.controller, self.watch, self.heard, self.owes = Controller(), f.Watch(), -1, 0
         self.disturbed_s = self.clock.now
         forced = tuple(sorted(disk.forced.items()))
-        saved, usage = (disk.saved.memories, disk.saved.candidates), disk.saved.usage
+        saved = disk.saved.memories, disk.saved.candidates
+        usage = disk.saved.usage and replace(disk.saved.usage, boot="this")
         drains = tuple((name, at_s - self.clock.now) for name, at_s in sorted(disk.drains.items()))
         world.inbox[:] = [e.Started(disk.config, forced, *saved, drains=drains, usage=usage)]
         self._mine(FRONTEND_S, self.start_frontend)
