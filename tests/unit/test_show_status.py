@@ -18,7 +18,7 @@ from ifdefault.kernel.link_stats import LinkStats
 from ifdefault.kernel.mptcp_connections import MptcpCount
 from ifdefault.model.config import Family
 from ifdefault.model.errors import HostError
-from ifdefault.model.health import Decision, Health
+from ifdefault.model.health import Decision, Health, LineLoad
 from ifdefault.model.report import CheckedServer, DaemonStatus, DnsStatus, Named
 
 A, B = "datacenter", "backup-lte"
@@ -112,6 +112,7 @@ DAEMON = DaemonStatus(
     decision=Decision(order=((4, (A, B)), (6, (B, A))), usable=((4, (A, B)), (6, (B,)))),
     forced={A: "drain"},
     rates={A: (123_000_000.0, 45_600_000.0), B: (999.0, 0.0)},
+    lines=(LineLoad(A, 0.97, "out", 50_000_000, 2), LineLoad(B, 0.0, "in", 2_500_000_000)),
     dns=DnsStatus(
         (
             Named(
@@ -176,6 +177,15 @@ def test_whom_mptcp_helps() -> None:
     empty = replace(HOST, mptcp=MptcpStatus((), MptcpCount()))
     assert "MPTCP announces nothing" in shown(empty)
     assert not [line for line in shown(replace(HOST, mptcp=None)) if "MPTCP" in line]
+
+
+def test_how_full_the_lines_are_is_below_their_traffic() -> None:
+    lines = shown()
+    (head,) = (at for at, line in enumerate(lines) if "Misrouted" in line)
+    assert lines[head + 3 : head + 5] == [
+        f"{A}: 97 % of 50 Mbit/s out, a quarter of its weight",
+        f"{B}: 0 % of 2.5 Gbit/s in",
+    ]
 
 
 def test_without_a_daemon_there_are_no_rates() -> None:

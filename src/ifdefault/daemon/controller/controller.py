@@ -92,8 +92,7 @@ class Controller:
 
     @property
     def _probing(self) -> bool:
-        """Whether to send probes. Not while held: without our routes they may leave by another
-        uplink."""
+        """Whether to send probes. While held, without our routes, they may leave by another one."""
         return self.state.frontend and not self.state.held and self.state.prepared is not None
 
     # --- events ---------------------------------------------------------------------------
