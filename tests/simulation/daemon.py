@@ -83,9 +83,11 @@ class Daemon:
         self.controller, self.watch, self.heard, self.owes = Controller(), f.Watch(), -1, 0
         self.disturbed_s = self.clock.now
         forced = tuple(sorted(disk.forced.items()))
-        saved = disk.saved.memories, disk.saved.candidates
+        memories, candidates = disk.saved.memories, disk.saved.candidates
+        returned = disk.saved.returned
         drains = tuple((name, at_s - self.clock.now) for name, at_s in sorted(disk.drains.items()))
-        world.inbox[:] = [e.Started(disk.config, forced, *saved, drains=drains)]
+        kept = (memories, candidates, (), drains, returned)
+        world.inbox[:] = [e.Started(disk.config, forced, *kept)]
         self._mine(FRONTEND_S, self.start_frontend)
 
     def kill(self) -> None:
