@@ -72,7 +72,9 @@ def outgoing_flow(prepared: Prepared, flow: Flow) -> MarkedFlow:
     if not hook or not members or flow.ip_proto not in kinds:
         return MarkedFlow(flow)
     unit, uplink = "destination address" if hook.sticky else "connection", members[0][0]
-    why = f"balance: {shares_text(members)}, picked for each {unit}; here as if {uplink.name}"
+    filling = [u.name for u, _ in members if u.name in dict(prepared.decision.shares)]
+    full = f" while {', '.join(filling)} fills up" if filling else ""
+    why = f"balance: {shares_text(members)}{full}, picked for each {unit}; here as if {uplink.name}"
     return MarkedFlow(replace(flow, mark=uplink.outgoing_mark), why)
 
 
