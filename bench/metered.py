@@ -27,13 +27,13 @@ from ifdefault.lab.world import World
 from ifdefault.model.usage import Usage
 
 CYCLES = 20
-STAY_CYCLES = 3
+STAY_CYCLES = 2
 _PORT = 7960
 _FREE, _METERED = "isp-a", "isp-b"
 _FAR = ("198.18.1.10", "2001:db8:f:1::10")  # the client
 _METERED_ADDRESSES = ("198.51.100.10", "2001:db8:b::10")
 _HOST, _LAN, _INBOUND, _EXEC = 40, 40, 10, 10
-_GRACE_S, _DEAD_S, _AFTER_S = 2, 2.0, 1.5
+_GRACE_S, _DEAD_S, _AFTER_S = 1, 1.0, 1.5
 _BUDGET_MB = 20
 _REST_S = 3.0
 _TIMEOUT_S = 60.0

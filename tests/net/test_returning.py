@@ -26,6 +26,7 @@ from tests.net.watched import FAR, await_default, await_states, standing
 OTHER: dict[Family, str] = {4: "198.18.2.10", 6: "2001:db8:f:2::10"}  # the client's, too
 CONFIG = """\
 [outgoing]
+mode = "balance"  # TCP of the host by its mark, UDP by its source
 masquerade = ["lan0"]
 [[outgoing.rule]]
 to = ["198.18.2.10", "2001:db8:f:2::10"]
