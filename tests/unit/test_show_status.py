@@ -19,7 +19,7 @@ from ifdefault.kernel.mptcp_connections import MptcpCount
 from ifdefault.model.config import Family
 from ifdefault.model.errors import HostError
 from ifdefault.model.health import Decision, Health, LineLoad
-from ifdefault.model.report import CheckedServer, DaemonStatus, DnsStatus, Named
+from ifdefault.model.report import CheckedServer, DaemonStatus, DnsStatus, Grace, Named
 
 A, B = "datacenter", "backup-lte"
 SOURCES: dict[tuple[str, Family], str] = {
@@ -168,6 +168,14 @@ def test_sections_have_one_empty_line_between_them() -> None:
         "Destination", "Uplink", "Name", "Forwards", "Uplink", "Uplink", "Uplink", "wildcard",
     ]  # fmt: skip
     assert lines[-1]
+
+
+def test_when_connections_return_to_a_better_uplink() -> None:
+    graces = (Grace(B, 4, 3012.0), Grace(B, 6, 3020.0))
+    text = f"{B}: 12s until its connections return to a better one"
+    assert [line for line in shown(daemon=replace(DAEMON, graces=graces)) if "until" in line] == [
+        text
+    ]
 
 
 def test_whom_mptcp_helps() -> None:

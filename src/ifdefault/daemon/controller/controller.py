@@ -391,7 +391,6 @@ class Controller:
         return replace(
             state.status(now),
             health=tuple(replace(h, cause="not probed") if state.held else h for h in health),
-            graces=self._returning.status(),
             conflicts=self._reconciler.backoff.conflicts(now),
             astray=tuple(map(str, self._self_check.problems)),
             problems=(*state.lacks, *state.refused, *self.paths.problems),
