@@ -1,0 +1,51 @@
+"""When tunnels of WireGuard have to be reached anew: after each decision that may move them.
+
+Rules: only once the rules stand. Which peers that concerns is seen when it is done
+(`daemon.tunnels`); setting one anew that is where it should be changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ifdefault.daemon.controller.effects import MoveTunnels
+from ifdefault.daemon.controller.state import Key, State
+from ifdefault.model.config import FAMILIES, Family
+from ifdefault.model.health import Decision, PathState
+
+_KINDS = ("wireguard", "tun")  # wireguard-go's is a tun
+
+
+class Tunnels:
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._usable: tuple[tuple[str, ...], ...] = ()  # by family, when they were last moved
+
+    def move(self, paths: Mapping[Key, PathState]) -> None:
+        state = self._state
+        decision, prepared = state.decision, state.prepared
+        if not state.stands or decision is None or prepared is None:
+            return
+        usable = tuple(decision.usable_in(family) for family in FAMILIES)
+        if usable == self._usable:
+            return
+        self._usable = usable
+        if any(link.kind in _KINDS for link in prepared.observation.facts.links):
+            rank = {name: at for at, name in enumerate((*usable[0], *usable[1]))}
+            uplinks = sorted(state.uplinks, key=lambda uplink: rank.get(uplink.name, len(rank)))
+            state.out.append(
+                MoveTunnels(
+                    tuple((uplink.interface, uplink.name) for uplink in uplinks),
+                    tuple(f for f in FAMILIES if self._is_alone(decision, f, paths)),
+                )
+            )
+
+    def _is_alone(self, decision: Decision, family: Family, paths: Mapping[Key, PathState]) -> bool:
+        """Whether all uplinks but one are down."""
+        usable, forced = decision.usable_in(family), self._state.forced
+        alive = [
+            name
+            for name in decision.ranking(family)
+            if name in usable or "down" not in (forced.get(name), paths.get((name, family)))
+        ]
+        return len(alive) == 1
