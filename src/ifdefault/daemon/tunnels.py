@@ -36,7 +36,7 @@ def move(effect: MoveTunnels) -> tuple[Moved, ...]:
     if not names or wireguard.program() is None:
         return ()
     peers = [peer for name in names for peer in wireguard.peers(name)]
-    moved = list(_to_move(effect, peers, links))
+    moved = list(to_move(effect, peers, links))
     now_s = time.time()
     for tunnel in {peer.tunnel for peer, _ in moved}:
         mine = [peer for peer, _ in moved if peer.tunnel == tunnel]
@@ -47,7 +47,7 @@ def move(effect: MoveTunnels) -> tuple[Moved, ...]:
     return tuple((*key, count) for key, count in sorted(counts.items()))
 
 
-def _to_move(
+def to_move(
     effect: MoveTunnels, peers: Sequence[Peer], links: Sequence[Link]
 ) -> Iterator[tuple[Peer, str]]:
     """Peers, and the uplinks that they are reached by."""

@@ -31,8 +31,10 @@ class Tunnels:
             return
         self._usable = usable
         if any(link.kind in _KINDS for link in prepared.observation.facts.links):
-            rank = {name: at for at, name in enumerate((*usable[0], *usable[1]))}
-            uplinks = sorted(state.uplinks, key=lambda uplink: rank.get(uplink.name, len(rank)))
+            first = [*usable[0], *usable[1]]
+            uplinks = sorted(
+                state.uplinks, key=lambda u: first.index(u.name) if u.name in first else len(first)
+            )
             state.out.append(
                 MoveTunnels(
                     tuple((uplink.interface, uplink.name) for uplink in uplinks),
