@@ -9,49 +9,12 @@ Nothing is sent through the tunnels but what the daemon has sent: without it the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-
-from ifdefault.lab import faults, services
-from ifdefault.lab.node import Node
-from ifdefault.lab.waiting import eventually
+from ifdefault.lab import faults
 from tests.net.conftest import LabWorld
+from tests.net.tunnels import Tunnel, await_peer
 from tests.net.watched import await_default, await_states, events, start
 
 A, B, CLIENT = "203.0.113.10", "198.51.100.10", "198.18.1.10"
-
-
-class Tunnel:
-    """An interface of wireguard-go, whose socket is this machine's."""
-
-    def __init__(self, node: Node, letter: str, port: int, address: str) -> None:
-        self.node, self.name, self.port = node, f"wg{node.world.name}{letter}", port
-        services.start(node, self.name, ["wireguard-go", "--foreground", self.name])
-        socket = Path(f"/var/run/wireguard/{self.name}.sock")
-        eventually(socket.exists, what="wireguard-go listens")
-        key = node.run(["wg", "genkey"]).stdout
-        self.key = node.run(["wg", "pubkey"], stdin=key).stdout.strip()
-        own = ["listen-port", str(port), "private-key", "/dev/stdin"]
-        node.run(["wg", "set", self.name, *own], stdin=key)
-        node.ip(f"address add {address}/24 dev {self.name}\nlink set {self.name} up\n")
-
-    def add(self, peer: Tunnel, allowed: str, *more: str) -> None:
-        self._set([peer.key, "allowed-ips", allowed, *more])
-
-    def _set(self, peer: Sequence[str]) -> None:
-        self.node.run(["wg", "set", self.name, "peer", *peer])
-
-    def shown(self, what: str, peer: Tunnel) -> str:
-        rows = self.node.run(["wg", "show", self.name, what]).stdout.splitlines()
-        return dict(row.split("\t") for row in rows)[peer.key]
-
-    def reaches(self, peer: Tunnel, address: str) -> bool:
-        """Whether it has heard the peer from this address last."""
-        return self.shown("endpoints", peer) == f"{address}:{peer.port}"
-
-
-def await_peer(tunnel: Tunnel, peer: Tunnel, address: str) -> None:
-    eventually(lambda: tunnel.reaches(peer, address), what=f"{tunnel.name} hears {address}")
 
 
 def test_a_tunnel_follows_the_uplinks_and_a_client_stays(lab_world: LabWorld) -> None:
