@@ -33,7 +33,7 @@ LOOK_S = 0.004
 AGAIN_S = 1.0  # until the service manager restarts it
 FRONTEND_S = 0.1
 WATCH_S = 5.0  # how often what the kernel sends no notification of is polled
-_ROUTINE = e.Woke, e.ProbeOutcome, e.TrafficSeen
+_ROUTINE = e.Woke, e.ProbeOutcome, e.TrafficSeen, e.TrafficCounted
 
 
 class Killed(Exception):
@@ -83,9 +83,10 @@ class Daemon:
         self.controller, self.watch, self.heard, self.owes = Controller(), f.Watch(), -1, 0
         self.disturbed_s = self.clock.now
         forced = tuple(sorted(disk.forced.items()))
-        saved = disk.saved.memories, disk.saved.candidates
+        saved = disk.saved
         drains = tuple((name, at_s - self.clock.now) for name, at_s in sorted(disk.drains.items()))
-        world.inbox[:] = [e.Started(disk.config, forced, *saved, drains=drains)]
+        started = e.Started(disk.config, forced, saved.memories, saved.candidates, drains=drains)
+        world.inbox[:] = [replace(started, returned=saved.returned, usage=saved.usage)]
         self._mine(FRONTEND_S, self.start_frontend)
 
     def kill(self) -> None:

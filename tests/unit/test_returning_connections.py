@@ -1,4 +1,4 @@
-"""Connections of a metered uplink return: after the kernel follows and a grace, once for each return.
+"""Connections of a metered uplink return after a grace, once for each return.
 
 wan0  isp-a  203.0.113.10, 2001:db8:a::10
 wan1  isp-b  198.51.100.10, 2001:db8:b::10, metered
@@ -13,7 +13,6 @@ import pytest
 from ifdefault.daemon.controller import effects as f
 from ifdefault.daemon.controller import events as e
 from ifdefault.model.config import Config
-from ifdefault.model.kernel import AddRule, Operation
 from tests.unit.controlled import CONFIG, UPLINKS, Host
 
 GRACE_S = 30

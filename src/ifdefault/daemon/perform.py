@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ifdefault.daemon import probes, tunnels
+from ifdefault.daemon import probes, tunnels, usage_file
 from ifdefault.daemon.controller import effects as f
 from ifdefault.daemon.controller import events as e
 from ifdefault.daemon.controller.controller import Controller
@@ -62,7 +62,7 @@ class Performers:
         receive: Callable[[e.Event], None],
     ) -> None:
         self._receive, self._event_log, self._watch = receive, event_log, watch
-        self._started_at = time.time()
+        self._store, self._started_at = store, time.time()
         self.host = Host(store, watch, receive)
         self.monitor = PassiveMonitor()
         self.silent = SilentChanges()
@@ -119,6 +119,7 @@ class Performers:
             public,
             drains,
             saved.returned,
+            usage_file.load(self._store),
         )
 
     def perform(self, effect: f.Effect) -> e.Event | None:
@@ -227,6 +228,8 @@ class Performers:
 
     def _save(self, effect: f.Save) -> None:
         self._event_log.save(effect, self.host.routers)
+        if effect.usage is not None:
+            usage_file.save(self._store, effect.usage)
 
     # --- messages from the frontend ---------------------------------------------------------
 

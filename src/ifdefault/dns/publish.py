@@ -48,7 +48,11 @@ def _name(
     is_degraded = any(offer.uplink in degraded for offer in own)
     addresses: list[AddressRecord] = []
     for family in FAMILIES:
-        records = [record for offer in own for record in _records(offer, family)]
+        records = [
+            record
+            for offer in own
+            for record in _records(offer, family, _weight(name, offer, decision))
+        ]
         published = (
             [record for record in records if record.uplink in decision.usable_in(family)]
             or [record for record in records if record.uplink in decision.works_in(family)]
@@ -61,8 +65,19 @@ def _name(
     return Published(name.name, name.policy, ttl, tuple(addresses), name.records)
 
 
-def _records(offer: CandidateAddresses, family: Family) -> list[AddressRecord]:
-    records = [AddressRecord(offer.uplink, address, offer.weight) for address in offer.addresses]
+def _weight(name: NameConfig, offer: CandidateAddresses, decision: Decision) -> int:
+    """How often an address is answered, or comes first: less often while its line fills up."""
+    match name.policy:
+        case "weighted":
+            return decision.weight(offer.uplink, offer.weight)
+        case "rotate":
+            return decision.share(offer.uplink)
+        case _:
+            return 1
+
+
+def _records(offer: CandidateAddresses, family: Family, weight: int = 1) -> list[AddressRecord]:
+    records = [AddressRecord(offer.uplink, address, weight) for address in offer.addresses]
     return [record for record in records if record.family == family]
 
 

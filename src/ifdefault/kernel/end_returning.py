@@ -13,7 +13,6 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain
 
 from ifdefault.kernel import conntrack, sockdiag
 from ifdefault.kernel.decoding import decodes
@@ -124,23 +123,22 @@ def _end_flows(returning: Returning) -> int:
     better uplink; the host's own have sockets."""
     if not conntrack.count():  # avoid loading the module if nothing is tracked
         return 0
+    flows = dict(_flows_behind(returning))
+    clients = _replies(Flow(flow.family, flow.client) for flow in flows.values())
+    asked = {}
+    for entry, flow in flows.items():
+        if near := clients[Flow(flow.family, flow.client)].dev:
+            asked[entry] = flow.routed(near)
+    tables = _tables(asked.values())
     with Netlink(NETLINK_NETFILTER) as netlink:
-        flows = dict(_flows_behind(netlink, returning))
-        clients = _replies(Flow(f.family, f.client) for f in flows.values())
-        asked = {}
-        for entry, flow in flows.items():
-            if (near := clients[Flow(flow.family, flow.client)]).dev:
-                asked[entry] = flow.routed(near.dev)
-        tables = _tables(asked.values())
         ending = [entry for entry, flow in asked.items() if tables[flow] in returning.tables]
         return conntrack.delete(netlink, ending)
 
 
-def _flows_behind(netlink: Netlink, returning: Returning) -> Iterator[tuple[bytes, _Tracked]]:
+def _flows_behind(returning: Returning) -> Iterator[tuple[bytes, _Tracked]]:
     """Flows that others send through this host, answered to the uplink's address, or marked."""
-    streams = [conntrack.answered_to(netlink, address) for address in returning.addresses]
-    for entry in chain(*streams, conntrack.marked(netlink, returning.mark, returning.mask)):
-        flow = _decode(entry)
+    for entry in _entries(returning):
+        flow = decode_flow(entry)
         is_uplinks = (
             flow.answered in returning.addresses or flow.mark & returning.mask == returning.mark
         )
@@ -148,8 +146,16 @@ def _flows_behind(netlink: Netlink, returning: Returning) -> Iterator[tuple[byte
             yield entry, flow
 
 
+def _entries(returning: Returning) -> Iterator[bytes]:
+    for address in returning.addresses:
+        with Netlink(NETLINK_NETFILTER) as netlink:
+            yield from conntrack.answered_to(netlink, address)
+    with Netlink(NETLINK_NETFILTER) as netlink:
+        yield from conntrack.marked(netlink, returning.mark, returning.mask)
+
+
 @decodes
-def _decode(entry: bytes) -> _Tracked:
+def decode_flow(entry: bytes) -> _Tracked:
     found = attributes(entry, 4)
     original, reply = (attributes(found[k], 0) for k in (nf.CTA_TUPLE_ORIG, nf.CTA_TUPLE_REPLY))
     begin, end = (attributes(tuple_[nf.CTA_TUPLE_IP], 0) for tuple_ in (original, reply))

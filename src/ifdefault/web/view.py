@@ -15,7 +15,7 @@ from ifdefault.model.config import SEVERITIES
 from ifdefault.model.headline import WORST, headline
 from ifdefault.model.health import Forced, Health, PathState
 from ifdefault.model.report import DaemonStatus, Draining, Event, Named
-from ifdefault.model.report_text import ROLES, cause, count, grouped, rate, role
+from ifdefault.model.report_text import ROLES, cause, count, filling, grouped, rate, role
 from ifdefault.web.live import Snapshot
 
 MOST_ROWS = 50  # of names, publishers and servers
@@ -64,6 +64,7 @@ class UplinkCard:
     rate_out: str = ""
     connections: str = ""
     drain: str = ""
+    line: str = ""  # how full it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +144,7 @@ def _cards(
     paths = grouped(status.health)
     counted = {u.uplink: u for u in snapshot.counters.uplinks} if snapshot.counters else {}
     drains = {drain.uplink: drain for drain in status.drains}
+    lines = {load.uplink: filling(load) for load in status.lines}
     for name in dict.fromkeys([*uplinks, *paths]):
         of_uplink = paths.get(name, [])
         states = {path.state for path in of_uplink}
@@ -158,6 +160,7 @@ def _cards(
             rate(rates[1]) if rates else "–",
             f"{counted[name].connections:,}" if name in counted else "–",
             _drain(drains[name], snapshot) if name in drains else "",
+            lines.get(name, ""),
         )
 
 

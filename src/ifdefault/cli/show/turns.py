@@ -24,7 +24,7 @@ from ifdefault.model.kernel_events import KernelChange, LinkChanged, NeighbourCh
 from ifdefault.model.text import escaped
 from ifdefault.plan.describe import describe
 
-_QUIET_EVENTS = (e.Woke, e.ProbeOutcome, e.TrafficSeen)
+_QUIET_EVENTS = (e.Woke, e.ProbeOutcome, e.TrafficSeen, e.TrafficCounted)
 _QUIET_EFFECTS = (f.SendProbe, f.Save)
 
 
@@ -180,6 +180,7 @@ _EVENTS: dict[type, Callable[[Any], str]] = {
         f"{event.host} is {' '.join(event.addresses) or event.error or 'no address'}"
     ),
     e.TrafficSeen: lambda event: f"TCP connections seen of {len(event.stats)} addresses",
+    e.TrafficCounted: lambda event: f"traffic counted of {len(event.counters)} uplinks",
     e.PublicAddressFound: lambda event: f"{event.uplink} is seen as {event.address}",
     e.UplinkRequested: lambda event: (
         f"request {event.id}: uplink {event.uplink} {event.state}{_timeout(event)}"

@@ -16,6 +16,7 @@ from ifdefault.model.errors import Problem
 from ifdefault.model.health import Forced, LinkCounter, TcpStats, Verdict
 from ifdefault.model.host import Observation
 from ifdefault.model.kernel_events import KernelChange
+from ifdefault.model.usage import SavedUsage
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class Started:
     public: tuple[PublicAddressFound, ...] = ()
     drains: tuple[tuple[str, float], ...] = ()
     returned: tuple[tuple[str, Family, tuple[str, ...]], ...] = ()
+    usage: SavedUsage | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,13 +162,16 @@ class TrafficSeen:
 
 @dataclass(frozen=True, slots=True)
 class TrafficCounted:
-    """The bytes that the uplinks' interfaces have carried so far; sent about once a second if the
-    config has a budget to obey, hours or capacities. `wall_s`: seconds since the epoch, by a clock
-    that may have been set meanwhile; `local_s`: the same, shifted by the offset of local time."""
+    """The bytes that the uplinks' interfaces have carried so far; sent about once a second if an
+    uplink has a budget, hours or a capacity, or is metered. `wall_s`: seconds since the epoch, by a
+    clock that may have been set meanwhile; `local_s`: the same, shifted by the offset of local
+    time; `boot_s`: since the boot, by a clock that nobody sets and that goes on while the host
+    sleeps."""
 
     wall_s: float
     local_s: float
     counters: tuple[LinkCounter, ...] = ()
+    boot_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Ends the connections that an uplink carries although a better one is usable again.
 
-    the better uplink is usable:  decision ─> Publish ─> Converge ─> Applied ─> grace ─> ReturnConnections
+    it is usable ─> Publish ─> Converge ─> Applied ─> grace ─> ReturnConnections
 
 Rules: better than an uplink is one that precedes it and has a lower rank, or that is no standby
 while it is one; of equal ranks none is. The grace begins when the kernel is as decided, and a new
@@ -19,7 +19,6 @@ from ifdefault.daemon.controller.state import Key, State
 from ifdefault.model.config import FAMILIES, Family, UplinkConfig
 from ifdefault.model.health import Decision, PathState
 from ifdefault.model.kernel import Uplink
-from ifdefault.model.report import Grace
 from ifdefault.model.returning import Returning
 from ifdefault.plan.prepare import Prepared
 
@@ -46,8 +45,8 @@ class ReturningConnections:
         for setting, family in _ending(state):
             key = setting.name, family
             better = _better(state, decision, setting, family)
-            known = tuple(name for name in was.get(key, ()) if name in better)
-            if known == better or not self._is_carrying(key, paths):
+            known = tuple(name for name in better if name in was.get(key, ()))
+            if known == better or not self._may_carry(setting, paths.get(key)):
                 state.returned[key] = known
             elif now < (due_s := before.get(key, now + setting.grace_s)):
                 state.returned[key], state.graces[key] = known, due_s
@@ -57,20 +56,14 @@ class ReturningConnections:
                 ends = True
         return ends
 
-    def _is_carrying(self, key: Key, paths: Mapping[Key, PathState]) -> bool:
-        uplink = next((u for u in self._state.uplinks if u.name == key[0]), None)
-        ready = uplink is not None and not uplink.pending
-        forced = self._state.forced.get(key[0], "auto")
-        return ready and paths.get(key) != "down" and forced in ("auto", "up")
+    def _may_carry(self, setting: UplinkConfig, path: PathState | None) -> bool:
+        ready = any(u.name == setting.name and not u.pending for u in self._state.uplinks)
+        return ready and path != "down" and self._state.forced_state(setting) in ("auto", "up")
 
     def _return(self, prepared: Prepared, key: Key, better: tuple[str, ...]) -> None:
         uplinks = {uplink.name: uplink for uplink in prepared.uplinks}
         returning = returning_from(prepared, uplinks[key[0]], [uplinks[n] for n in better], key[1])
         self._state.out.append(ReturnConnections(*key, better, returning))
-
-    def status(self) -> tuple[Grace, ...]:
-        graces = sorted(self._state.graces.items())
-        return tuple(Grace(name, family, due_s) for (name, family), due_s in graces)
 
 
 def _ending(state: State) -> Iterator[tuple[UplinkConfig, Family]]:

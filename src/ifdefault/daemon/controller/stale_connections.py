@@ -42,9 +42,10 @@ class StaleConnections:
         decision, prepared = state.decision, state.prepared
         if not state.stands or decision is None or prepared is None:  # new ones would hang as well
             return
-        self._tunnels.move(states)
+        forced = {uplink.name: state.forced_state(uplink) for uplink in state.config.uplinks}
+        self._tunnels.move(states, forced)
         for name, family in sorted(state.went_down):
-            if "down" not in (state.forced.get(name), states.get((name, family))):
+            if "down" not in (forced.get(name), states.get((name, family))):
                 del state.went_down[name, family]  # it was forced down, and isn't any more
                 continue
             usable = decision.usable_in(family)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from ifdefault.daemon.controller.effects import MoveTunnels
 from ifdefault.daemon.controller.state import Key, State
 from ifdefault.model.config import FAMILIES, Family
-from ifdefault.model.health import Decision, PathState
+from ifdefault.model.health import Decision, Forced, PathState
 
 _KINDS = ("wireguard", "tun")  # wireguard-go's is a tun
 
@@ -21,7 +21,7 @@ class Tunnels:
         self._state = state
         self._usable: tuple[tuple[str, ...], ...] = ()  # by family, when they were last moved
 
-    def move(self, paths: Mapping[Key, PathState]) -> None:
+    def move(self, paths: Mapping[Key, PathState], forced: Mapping[str, Forced]) -> None:
         state = self._state
         decision, prepared = state.decision, state.prepared
         if not state.stands or decision is None or prepared is None:
@@ -38,16 +38,22 @@ class Tunnels:
             state.out.append(
                 MoveTunnels(
                     tuple((uplink.interface, uplink.name) for uplink in uplinks),
-                    tuple(f for f in FAMILIES if self._is_alone(decision, f, paths)),
+                    tuple(f for f in FAMILIES if _is_alone(decision, f, paths, forced)),
                 )
             )
 
-    def _is_alone(self, decision: Decision, family: Family, paths: Mapping[Key, PathState]) -> bool:
-        """Whether all uplinks but one are down."""
-        usable, forced = decision.usable_in(family), self._state.forced
-        alive = [
-            name
-            for name in decision.ranking(family)
-            if name in usable or "down" not in (forced.get(name), paths.get((name, family)))
-        ]
-        return len(alive) == 1
+
+def _is_alone(
+    decision: Decision,
+    family: Family,
+    paths: Mapping[Key, PathState],
+    forced: Mapping[str, Forced],
+) -> bool:
+    """Whether all uplinks but one are down."""
+    usable = decision.usable_in(family)
+    alive = [
+        name
+        for name in decision.ranking(family)
+        if name in usable or "down" not in (forced.get(name), paths.get((name, family)))
+    ]
+    return len(alive) == 1
