@@ -115,11 +115,15 @@ def test_behind_a_nat_the_public_address_is_announced() -> None:
         ANNOUNCE,
         uplinks=(replace(a, public=("192.0.2.99",)), replace(b, public=(DISCOVER,))),
     )
-    facts = after(planned(None, config))
+    observation = Observation(BEFORE, public=(("isp-a", 4, "192.0.2.98"), ("isp-b", 6, "3fff::1")))
+    facts = after(prepare(resolve(config, observation)))
     assert facts.mptcp is not None
-    assert [e for e in facts.mptcp.endpoints if "." in e.address] == [
+    assert list(facts.mptcp.endpoints) == [
         FOREIGN,
+        Endpoint(248, "3fff::1", signal=True),
+        Endpoint(249, B6),
         Endpoint(251, B4),  # its public address isn't known
+        Endpoint(253, A6, signal=True),
         Endpoint(254, "192.0.2.99", signal=True),
         Endpoint(255, A4),
     ]
