@@ -9,7 +9,7 @@ id) are replaced or deleted. diff(x, x) is empty.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from ifdefault.model.kernel import (
@@ -54,8 +54,10 @@ def diff(facts: Facts, desired: Desired, loaded: Loaded) -> tuple[Operation, ...
     on, off = _settings(facts, desired)
     enable, disable = _forwarding(facts, desired)
     tables = tuple(_tables(facts, desired, loaded))
+    told, announced = _mptcp(facts, desired)
     return (
         *disable,
+        *told,
         *on,
         *put,
         *add,
@@ -64,7 +66,7 @@ def diff(facts: Facts, desired: Desired, loaded: Loaded) -> tuple[Operation, ...
         *_hook(facts, desired),
         *drop_rules,
         *_forget_flows(desired, tables),
-        *_mptcp(facts, desired),
+        *announced,
         *drop_routes,
         *off,
     )
@@ -194,27 +196,37 @@ def _hook(facts: Facts, desired: Desired) -> Iterator[Operation]:
         yield PutHook(desired.hook)
 
 
-def _mptcp(facts: Facts, desired: Desired) -> Iterator[Operation]:
-    """Deleted first: an address may move to another id, and there are few. What the kernel made for
-    an address of ours gives way, since it refuses the address otherwise."""
+def _mptcp(facts: Facts, desired: Desired) -> tuple[list[Operation], list[Operation]]:
+    """What comes before the rules go, as peers are told by them, and what comes once they stand.
+
+    Endpoints are deleted first: an address may move to another id, and there are few. One that the
+    kernel made for an address of ours gives way, since it wouldn't accept the address otherwise."""
     state = facts.mptcp or MptcpState()
     current = {endpoint.id: endpoint for endpoint in own_endpoints(facts)}
-    kept = {e.id: current[e.id] for e in desired.endpoints if _changes_flags(current.get(e.id), e)}
-    addresses = {e.address for e in desired.endpoints if e.id not in kept}
-    implicit = [e for e in state.endpoints if e.implicit and e.address in addresses]
+    kept = {e.id: current[e.id] for e in desired.endpoints if _differs_in_flags(current, e)}
+    new = {endpoint.address for endpoint in desired.endpoints if endpoint.id not in kept}
     obsolete = [endpoint for id_, endpoint in current.items() if id_ not in kept]
+    obsolete += [e for e in state.endpoints if e.implicit and e.address in new]
     now = dict(state.limits)
-    for name, value in desired.mptcp_limits:
-        if name in now and now[name] != value:
-            yield SetMptcpLimit(name, value, now[name])
-    yield from map(DeleteEndpoint, (*obsolete, *implicit))
-    for endpoint in desired.endpoints:
-        if kept.get(endpoint.id) != endpoint:
-            yield PutEndpoint(endpoint, kept.get(endpoint.id))
+    operations: list[Operation] = [
+        *(
+            SetMptcpLimit(name, value, now[name])
+            for name, value in desired.mptcp_limits
+            if now.get(name, value) != value
+        ),
+        *map(DeleteEndpoint, obsolete),
+        *(
+            PutEndpoint(endpoint, kept.get(endpoint.id))
+            for endpoint in desired.endpoints
+            if kept.get(endpoint.id) != endpoint
+        ),
+    ]
+    return ([], operations) if desired.rules else (operations, [])
 
 
-def _changes_flags(now: Endpoint | None, wanted: Endpoint) -> bool:
-    """Whether nothing else differs than what the kernel can change in an endpoint."""
+def _differs_in_flags(current: Mapping[int, Endpoint], wanted: Endpoint) -> bool:
+    """Whether at most that differs which the kernel can change."""
+    now = current.get(wanted.id)
     return now is not None and replace(now, backup=wanted.backup) == wanted
 
 

@@ -24,13 +24,13 @@ def recover(state: State, facts: Facts, config: Config | None = None) -> State:
     """The saved state; if it is empty though the kernel has rules of ours, what they tell. Without
     a config, what `down` needs."""
     rules = own_rules(facts)
-    if state != State() or not rules:
+    if replace(state, limits={}) != State() or not rules:  # those have a file of their own
         return state
     ours = {rule.suppress_ifgroup for rule in rules} - {-1, _ORIGINAL_GROUP}
     groups: dict[str, tuple[int, ...]] = {
         link.name: (_ORIGINAL_GROUP, link.group) for link in facts.links if link.group in ours
     }
-    state = replace(state, groups=groups, limits=_limits(facts))
+    state = replace(state, groups=groups, limits=state.limits or _limits(facts))
     if config is None:
         return state
     return replace(state, numbers=_numbers(config, facts), runs=_runs(config, facts))
