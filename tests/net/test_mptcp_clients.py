@@ -17,9 +17,11 @@ from contextlib import ExitStack, closing
 import pytest
 
 from ifdefault.kernel.mptcp_connections import MptcpCount, count_mptcp
+from ifdefault.kernel.tcp_stats import TcpMonitor
 from ifdefault.lab.faults import injected
 from ifdefault.lab.waiting import PATIENCE_S, eventually
 from ifdefault.lab.world import World
+from ifdefault.model.health import TcpStats
 from tests.net import answers
 from tests.net.conftest import LabWorld
 from tests.net.wires import PORT as PLAIN
@@ -95,6 +97,11 @@ def counted(world: World) -> MptcpCount:
     return world["host"].python(lambda: count_mptcp(OWNERS))
 
 
+def read_stats() -> dict[str, TcpStats]:
+    with TcpMonitor() as monitor:
+        return monitor.read(0.0)
+
+
 def spread(world: World, count: MptcpCount) -> None:
     eventually(lambda: counted(world) == count, what=str(count))
 
@@ -165,6 +172,8 @@ def test_what_is_said(world: World) -> None:
             f"Uplink  Announced by MPTCP\nisp-a   {A[0]}, {A[1]}\nisp-b   {B[0]}, {B[1]}\n" in text
         )
         assert "1 of 2 connections use MPTCP, 1 (50 %) could go on over another uplink\n" in text
+        stats = world["host"].python(read_stats)
+        assert [stats[address].subflows for address in (A[1], B[0], B[1])] == [1, 1, 1]
         assert answers.status(world)["mptcp"]["count"] == {
             "connections": 2,
             "mptcp": 1,
