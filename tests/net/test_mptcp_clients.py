@@ -12,7 +12,7 @@ import random
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 
 import pytest
 
@@ -36,7 +36,7 @@ CONTENT = random.Random(19).randbytes(1 << 20)
 class Server:
     """Sends the content when it is asked by one byte, and closes the connection on another one."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, node: str = "host") -> None:
         def listen() -> socket.socket:
             sock = socket.socket(socket.AF_INET6, socket.SOCK_STREAM, MPTCP)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -45,7 +45,7 @@ class Server:
             sock.listen(64)
             return sock
 
-        self._sock = world["host"].python(listen)
+        self._sock = world[node].python(listen)
         self._thread = threading.Thread(target=self._accept, daemon=True)
         self._thread.start()
 
@@ -62,7 +62,7 @@ class Server:
             threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
 
     def _serve(self, sock: socket.socket) -> None:
-        with sock:
+        with sock, suppress(OSError):
             while sock.recv(1) == b"?":
                 sock.sendall(CONTENT)
 
