@@ -233,7 +233,7 @@ def _some(addresses: Sequence[str]) -> Sequence[str]:
 
 
 def _traffic(snapshot: _Snapshot) -> list[str]:
-    from ifdefault.model.report_text import rate
+    from ifdefault.model.report_text import filling, rate
 
     status, rates = snapshot.host, snapshot.daemon.rates if snapshot.daemon else {}
     ready = [u for u in status.uplinks if not u.pending]
@@ -250,7 +250,11 @@ def _traffic(snapshot: _Snapshot) -> list[str]:
         )
         for u in ready
     ]
-    return table(("Uplink", *rates_heads, "Packets in", "Packets out", "Misrouted"), rows)
+    lines = snapshot.daemon.lines if snapshot.daemon else ()
+    return [
+        *table(("Uplink", *rates_heads, "Packets in", "Packets out", "Misrouted"), rows),
+        *(Line(f"{load.uplink}: {filling(load)}", "warn" if load.full else None) for load in lines),
+    ]
 
 
 def _mptcp(snapshot: _Snapshot) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -32,6 +33,7 @@ ID = slice(4, 52)  # its struct inet_diag_sockid
 COOKIE = slice(44, 52)
 _INODE = slice(68, 72)
 _SOURCE, _DESTINATION, _INTERFACE = slice(8, 24), slice(24, 40), slice(40, 44)
+_UID = slice(64, 68)
 
 WILDCARD = bytes(16)
 _REQUEST = struct.Struct("=BBBxI48s")  # struct inet_diag_req_v2
@@ -50,10 +52,17 @@ def query_both(states: Sequence[int], program: bytes = b"", extension: int = 0) 
     return body + attribute(diag.INET_DIAG_REQ_BYTECODE, program) if program else body
 
 
-def query_one(message: bytes, extension: int = 0) -> bytes:
+def query_udp(family: Family, state: int, program: bytes = b"") -> bytes:
+    """The body of a SOCK_DIAG_BY_FAMILY request for the UDP sockets in this state: TCP_ESTABLISHED
+    if they are connected, otherwise TCP_CLOSE."""
+    body = _REQUEST.pack(AF[family], socket.IPPROTO_UDP, 0, 1 << state, bytes(48))
+    return body + attribute(diag.INET_DIAG_REQ_BYTECODE, program) if program else body
+
+
+def query_one(message: bytes, extension: int = 0, protocol: int = socket.IPPROTO_TCP) -> bytes:
     """The body of a request for the socket of a message; its cookie excludes later sockets with the
     same addresses."""
-    return _REQUEST.pack(message[0], socket.IPPROTO_TCP, _bit(extension), _ALL_STATES, message[ID])
+    return _REQUEST.pack(message[0], protocol, _bit(extension), _ALL_STATES, message[ID])
 
 
 def _bit(extension: int) -> int:
@@ -62,6 +71,18 @@ def _bit(extension: int) -> int:
 
 def local_port(message: bytes) -> int:
     return int.from_bytes(message[4:6], "big")
+
+
+def remote_port(message: bytes) -> int:
+    return int.from_bytes(message[6:8], "big")
+
+
+def uid(message: bytes) -> int:
+    return u32(message[_UID])
+
+
+def is_bound_to_interface(message: bytes) -> bool:
+    return any(message[_INTERFACE])
 
 
 def local_address(message: bytes) -> bytes:
@@ -84,6 +105,14 @@ def _address(message: bytes, where: slice) -> bytes:
 def mark(message: bytes) -> int:
     """The mark of a socket, 0 if the kernel doesn't tell it (without CAP_NET_ADMIN)."""
     return u32(attributes(message, MESSAGE_BYTES).get(diag.INET_DIAG_MARK))
+
+
+@decodes
+def cgroup(message: bytes) -> int | None:
+    """The id of the control group in which a socket was made; None if the kernel doesn't tell
+    (before Linux 5.8)."""
+    found = attributes(message, MESSAGE_BYTES).get(diag.INET_DIAG_CGROUP_ID)
+    return None if found is None else int.from_bytes(found, sys.byteorder)
 
 
 @decodes

@@ -95,7 +95,7 @@ def desire(
         else ()
         for family in FAMILIES
     }
-    decision = decision or _default_decision(facts, usable)
+    decision = decision or _default_decision(config, facts, usable)
     rules = tuple(policy_rules.policy_rules(config, facts, usable, ports, decision))
     redirects = tuple(_redirects(config, facts, ports, routes, rules))
     hook = balance.desired_hook(config, usable, decision)
@@ -209,12 +209,18 @@ def _onlink(facts: Facts, uplink: Uplink, gateway: str) -> bool:
     )
 
 
-def _default_decision(facts: Facts, usable: tuple[Uplink, ...]) -> Decision:
-    """A decision without health: by carrier, then rank and weight."""
+def _default_decision(config: Config, facts: Facts, ready: tuple[Uplink, ...]) -> Decision:
+    """A decision without health: by carrier, then metered ones last, then rank and weight."""
     carriers = {link.name for link in facts.links if link.carrier}
-    order = sorted(resolve.ready(usable), key=lambda u: u.interface not in carriers)
-    names = tuple(u.name for u in order)
-    return Decision(tuple((f, names) for f in FAMILIES), tuple((f, names) for f in FAMILIES))
+    metered = {uplink.name for uplink in config.uplinks if uplink.metered}
+    ranked = sorted(
+        resolve.ready(ready), key=lambda u: (u.interface not in carriers, u.name in metered)
+    )
+    names = tuple(u.name for u in ranked)
+    idle = () if metered.issuperset(names[:1]) else tuple(n for n in names if n in metered)
+    used = tuple(name for name in names if name not in idle)
+    order, usable, reserve = (tuple((f, of) for f in FAMILIES) for of in (used + idle, used, idle))
+    return Decision(order, usable, reserve=reserve)
 
 
 # --- redirects, link groups ---------------------------------------------------------------
