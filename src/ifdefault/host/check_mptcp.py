@@ -16,6 +16,7 @@ from pathlib import Path
 from ifdefault.kernel import nft, sockdiag, socket_owners
 from ifdefault.model.address import family_of
 from ifdefault.model.config import Config
+from ifdefault.model.dns import DISCOVER
 from ifdefault.model.errors import Problem
 from ifdefault.model.mptcp import Endpoint, uplink_number
 from ifdefault.plan.prepare import Prepared
@@ -73,7 +74,7 @@ def _private(prepared: Prepared) -> Iterator[Problem]:
             way = uplink_number(endpoint.id), family_of(endpoint.address)
             if way[0] == uplink.number and way not in told:
                 what = f"{endpoint.address} is private, so that it isn't announced by MPTCP"
-                remedy = "set public to its public address"
+                remedy = f'set public to its public address, or to "{DISCOVER}"'
                 yield Problem(f"uplink.{uplink.name}", what, remedy, warning=True)
 
 
