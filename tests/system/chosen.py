@@ -12,7 +12,7 @@ CHOSEN = {
     "routes, rules, groups and sysctls are written and read": [
         "tests/net/test_rtnetlink.py",
         "tests/net/test_apply.py::test_apply_does_what_plan_showed_and_only_once",
-        "tests/net/test_down.py::test_down_leaves_everything_as_it_was[two-nothing-lookup 1002]",
+        "tests/net/test_down.py::test_down_leaves_everything_as_it_was[two-announcing-id 251]",
     ],
     "changes are heard": [
         "tests/net/test_watch_netlink.py::test_links",
@@ -54,10 +54,14 @@ CHOSEN = {
         "tests/net/test_kill_connections.py::test_connected_udp_sockets[IPv6]",
         "tests/net/test_kill_connections.py::test_flows_that_are_answered_to_a_dead_address[others1]",
         "tests/net/test_kill_connections.py::test_flows_by_their_mark",
+        "tests/net/test_mptcp_clients.py::test_what_is_said",
         "tests/net/test_many.py::test_a_host_with_thousands_of_addresses_and_lan_routes",
         "tests/net/test_tcp_stats.py::test_progress",
         "tests/net/test_tcp_stats.py::test_stalled",
         "tests/net/test_tcp_stats.py::test_counters",
+    ],
+    "MPTCP: endpoints come and go, and connections stay": [
+        "tests/net/test_mptcp.py",
     ],
     "the daemon: probes without rights": [
         "tests/net/test_privileges.py::test_the_face_has_no_right_left",

@@ -129,7 +129,7 @@ class Controller:
                     self._reconciler.look_at(now)
             case e.PublicAddressFound(uplink, family, address):
                 self.names.discovered[uplink, family] = address
-                self._finish_due = True
+                self._reconciler.look_at(now)
             case e.ConnectionsEnded():
                 self._stale.report(event)
             case e.TrafficCounted():
