@@ -28,9 +28,10 @@ from ifdefault.host import state_file, store
 from ifdefault.host.last_config import LAST_CONFIG, UNCONFIRMED
 from ifdefault.host.rollback_timer import PENDING, Pending
 from ifdefault.host.routers import RoutersSeen
+from ifdefault.host.saved_state import STATE, TABLES
 from ifdefault.host.settle import SETTLE, Settling
 from ifdefault.host.state_file import StateFile, Unusable
-from ifdefault.host.store import LOCK, STATE, TABLES, Store
+from ifdefault.host.store import LOCK, Store
 from ifdefault.ipc import codec
 from ifdefault.model.dns import CandidateAddresses
 from ifdefault.model.errors import HostError, LockError

@@ -98,19 +98,24 @@ class Decision:
     `usable`: those that may get new flows and be published in the DNS, never empty (fail static).
     Both by family. `servers_down`: (address, port) of servers that failed their check and get no
     new connections. `standby`: uplinks that are usable only where no other is, and why. `weights`:
-    present weights that differ from the config's, since a line fills up."""
+    present weights that differ from the config's, since a line fills up. `backup`, by family: those
+    that work but come second: degraded, a standby, drained, or not used by command."""
 
     order: tuple[tuple[Family, tuple[str, ...]], ...] = ()
     usable: tuple[tuple[Family, tuple[str, ...]], ...] = ()
     servers_down: tuple[tuple[str, int], ...] = ()
     standby: tuple[tuple[str, StandbyReason], ...] = ()
     weights: tuple[tuple[str, int], ...] = ()
+    backup: tuple[tuple[Family, tuple[str, ...]], ...] = ()
 
     def ranking(self, family: Family) -> tuple[str, ...]:
         return dict(self.order).get(family, ())
 
     def usable_in(self, family: Family) -> tuple[str, ...]:
         return dict(self.usable).get(family, ())
+
+    def backup_in(self, family: Family) -> tuple[str, ...]:
+        return dict(self.backup).get(family, ())
 
     def weight(self, uplink: str, configured: int) -> int:
         return dict(self.weights).get(uplink, configured)

@@ -14,7 +14,8 @@ from ifdefault.model.kernel import Facts, Loaded
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The saved state (state.json). `sysctls` and `groups` map a name to its original value,
+    """The saved state (state.json). `sysctls`, `groups` and
+    `limits` (of MPTCP) map a name to its original value,
     followed by the values of ours that the kernel may have: one, or more while a change is in
     progress or was interrupted; `links` are the indexes of the interfaces in them. `forced` is the
     state of an uplink as set by the operator. `runs` maps the cgroup of a command to its uplink
@@ -26,6 +27,7 @@ class State:
     forced: dict[str, str] = field(default_factory=dict)
     runs: dict[str, str] = field(default_factory=dict)
     links: dict[str, int] = field(default_factory=dict)
+    limits: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

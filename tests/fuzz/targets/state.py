@@ -19,8 +19,9 @@ from ifdefault.daemon.event_log import SAVED, EventLog
 from ifdefault.health import path
 from ifdefault.host import state_file
 from ifdefault.host.routers import RoutersSeen
+from ifdefault.host.saved_state import STATE, TABLES
 from ifdefault.host.state_file import StateFile, Unusable
-from ifdefault.host.store import STATE, TABLES, Store
+from ifdefault.host.store import Store
 from ifdefault.ipc import codec
 from ifdefault.model.config import HealthConfig
 from ifdefault.model.host import Observation, State

@@ -26,6 +26,7 @@ from ifdefault.model.errors import Problem
 from ifdefault.model.flow import Question
 from ifdefault.model.health import Forced, PathState, Way
 from ifdefault.model.kernel import Uplink
+from ifdefault.model.mptcp import MptcpState
 from ifdefault.plan.prepare import Prepared
 
 SERVER_CHECKS = 1 << 20  # as a probe's `path`: it checks a server (path numbers are far smaller)
@@ -67,7 +68,8 @@ class Commit:
 @dataclass(frozen=True, slots=True)
 class Watch:
     """Monitor this from now on. SilentlyChanged reports a difference in what the kernel sends no
-    notification of: sysctls, UDP servers, control groups. All three are empty while held."""
+    notification of: sysctls, UDP servers, control groups,
+    MPTCP's endpoints and limits. All are empty while held."""
 
     interfaces: tuple[str, ...] = ()  # report changes of their neighbours
     tables: tuple[int, ...] = ()  # report changes of their routes
@@ -75,6 +77,7 @@ class Watch:
     udp_servers: tuple[tuple[Family, int], ...] | None = None  # on the wildcard address; None: any
     groups: tuple[tuple[str, int], ...] = ()  # control groups that have rules, with id; 0: none yet
     runs: tuple[str, ...] = ()  # of these, our own, which are removed when they are empty
+    mptcp: MptcpState | None = None  # without implicit endpoints; None: nothing is announced
     on_link: tuple[str, ...] = ()  # prefixes whose TCP peers are no evidence for an uplink
     ended: bool = False  # TCP connections that have ended are evidence, too, as a path isn't up
 

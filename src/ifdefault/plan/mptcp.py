@@ -1,0 +1,101 @@
+"""Which addresses MPTCP announces, from the decision.
+
+Rules: pure. An uplink that works has an endpoint for each family, one that is down has none: its
+peers are told, and go on by another. Whatever comes second is `backup`. Behind a NAT peers are told
+the public address; the endpoint of the address that the host itself has makes the kernel end and
+mark the subflows there. Others' endpoints are left alone, and have precedence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from ifdefault.model.address import family_of, is_private
+from ifdefault.model.config import FAMILIES, Config, Family
+from ifdefault.model.dns import DISCOVER
+from ifdefault.model.errors import Problem
+from ifdefault.model.health import Decision
+from ifdefault.model.kernel import Facts, Uplink
+from ifdefault.model.mptcp import (
+    ACCEPTED,
+    ENDPOINTS_MAX,
+    SUBFLOWS,
+    Endpoint,
+    MptcpLimits,
+    MptcpState,
+    endpoint_id,
+)
+
+
+def limits(config: Config, facts: Facts) -> MptcpLimits:
+    """As many subflows as there can be endpoints: of connections to the host, whose clients open
+    them, and of its own, which may go to all addresses that a server announces."""
+    if _state(config, facts) is None:
+        return ()
+    return ((ACCEPTED, ENDPOINTS_MAX), (SUBFLOWS, ENDPOINTS_MAX))
+
+
+def endpoints(
+    config: Config, facts: Facts, uplinks: Sequence[Uplink], decision: Decision
+) -> tuple[Endpoint, ...]:
+    """The best first, as many as the kernel takes."""
+    if (state := _state(config, facts)) is None:
+        return ()
+    foreign = [e for e in state.endpoints if not e.ours and not e.implicit]
+    taken = {(endpoint.address, endpoint.port) for endpoint in foreign}
+    wanted: list[Endpoint] = []
+    for endpoint in sorted(_all(config, uplinks, decision), key=lambda e: e.backup):
+        if (endpoint.address, 0) not in taken:
+            taken.add((endpoint.address, 0))  # uplinks may share an address
+            wanted.append(endpoint)
+    return tuple(wanted[: max(0, ENDPOINTS_MAX - len(foreign))])
+
+
+def lacks(config: Config, facts: Facts) -> Iterator[Problem]:
+    """A warning where MPTCP isn't possible; everything else works."""
+    if not config.mptcp.announce:
+        return
+    if facts.mptcp is None:
+        what = "the kernel has no MPTCP; no addresses are announced"
+        remedy = "use a kernel with CONFIG_MPTCP, 5.19 or later"
+        yield Problem("mptcp.announce", what, remedy, warning=True)
+    elif not facts.mptcp.enabled:
+        what = "MPTCP is switched off (net.mptcp.enabled=0); no addresses are announced"
+        yield Problem("mptcp.announce", what, "sysctl -w net.mptcp.enabled=1", warning=True)
+
+
+def _state(config: Config, facts: Facts) -> MptcpState | None:
+    """The kernel's, if addresses are to be announced and it can."""
+    state = facts.mptcp
+    return state if config.mptcp.announce and state is not None and state.enabled else None
+
+
+def _all(config: Config, uplinks: Sequence[Uplink], decision: Decision) -> Iterator[Endpoint]:
+    """Of every uplink that works, in the order of the decision."""
+    by_name = {uplink.name: uplink for uplink in uplinks if not uplink.pending}
+    public = {uplink.name: uplink.public for uplink in config.uplinks}
+    for family in FAMILIES:
+        usable, second = decision.usable_in(family), decision.backup_in(family)
+        ranks = [by_name[n].rank for n in usable if n in by_name and n not in second]
+        for name in decision.ranking(family):
+            uplink = by_name.get(name)
+            if uplink is None or name not in (*usable, *second):
+                continue
+            backup = name in second or (bool(ranks) and uplink.rank > min(ranks))
+            yield from _of_uplink(uplink, family, public.get(name, ()), backup=backup)
+
+
+def _of_uplink(
+    uplink: Uplink, family: Family, public: Sequence[str], *, backup: bool
+) -> Iterator[Endpoint]:
+    if not (own := uplink.source(family)):
+        return
+    default = own if DISCOVER not in public else ""
+    seen = next((a for a in public if a != DISCOVER and family_of(a) == family), default)
+    outside = bool(seen) and not is_private(seen)
+    number = uplink.number
+    signal = outside and seen == own
+    yield Endpoint(endpoint_id(number, family), own, signal=signal, backup=backup)
+    if outside and seen != own:
+        id_ = endpoint_id(number, family, public=True)
+        yield Endpoint(id_, seen, signal=True, backup=backup)
