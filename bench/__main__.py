@@ -29,6 +29,7 @@ BENCHES = {
     "hook_cost": "the cost of the eBPF hook on connect()",
     "turn": "from the decision that an uplink is down to the rule in the kernel",
     "end_connections": "ending a dead uplink's connections",
+    "mptcp": "connections that outlive their provider, and the cost of MPTCP",
     "failover": "an uplink dies and returns, compared with lsm, keepalived, gdnsd and PowerDNS",
     "dns_clients": "clients by name while a provider fails, compared with gdnsd and PowerDNS",
     "dns_failover": "from detection to the DNS: embedded, BIND, Knot",
