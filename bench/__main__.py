@@ -25,6 +25,7 @@ BENCHES = {
     "throughput": "connections per second and throughput, compared with a plain host",
     "forwarded": "10,000 connections to servers behind the host",
     "forward_speed": "forwarding by ifdefault, HAProxy and Shorewall",
+    "full_line": "a full line beside an idle one: where new connections and visitors go",
     "balance": "outgoing connections balanced 3:1 while uplinks fail and return",
     "hook_cost": "the cost of the eBPF hook on connect()",
     "turn": "from the decision that an uplink is down to the rule in the kernel",

@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
@@ -165,6 +166,49 @@ def test_link_local_addresses_are_passed_over(world: World, host: Node, wires: W
     assert pair.ours.getsockname()[0].partition("%")[0] == own
     assert freed(host, addresses=(own,)) == Killed()
     assert pair.alive
+
+
+# --- connected UDP sockets --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("of", [0, 1], ids=["IPv4", "IPv6"])
+def test_connected_udp_sockets(host: Node, of: int) -> None:
+    """Those of a port that the kernel chose, unless they are bound to an interface."""
+    with ExitStack() as stack:
+
+        def connected(source: str, port: int = 0, **options: int | str) -> socket.socket:
+            sock = answers.udp_socket(host, source, port, options=options)
+            stack.enter_context(sock).connect((CLIENT[of], PORT))
+            return sock
+
+        doomed = connected(DEAD[of])
+        spared = [
+            connected(OTHER[of]),
+            connected(DEAD[of], 1701),
+            connected(DEAD[of], SO_BINDTODEVICE="wan0"),
+            stack.enter_context(answers.udp_socket(host, DEAD[of])),
+        ]
+        assert freed(host) == Killed(udp_sockets=1)
+        with pytest.raises(ConnectionAbortedError):
+            doomed.recv(64)
+        assert [sock.getsockname()[0] for sock in spared] == [OTHER[of], *[DEAD[of]] * 3]
+        assert all(sock.send(b"still there?") for sock in spared[:3])
+        marked = connected(OTHER[of], SO_MARK=CHOSEN | 0x80)
+        assert freed(host, addresses=(), marks=(CHOSEN,), mask=MASK) == Killed(udp_sockets=1)
+        assert marked.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNABORTED
+
+
+@pytest.mark.parametrize("bound", [*DEAD, "0.0.0.0", "::"])
+def test_a_udp_servers_connected_sockets_stay(host: Node, bound: str) -> None:
+    """Those of a port on which an unconnected socket receives, as a QUIC server's."""
+    for target in {"0.0.0.0": DEAD[:1], "::": DEAD}.get(bound, (bound,)):
+        with (
+            answers.udp_socket(host, bound, 40443),
+            answers.udp_socket(host, target, 40443) as inbound,
+        ):
+            inbound.connect((CLIENT[":" in target], PORT))
+            assert freed(host) == Killed()
+            assert inbound.send(b"still there?")
 
 
 @pytest.mark.parametrize(("mark", "mask"), [(0, MASK), (0x40000000, MASK), (CHOSEN, 0)])

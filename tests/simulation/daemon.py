@@ -33,7 +33,7 @@ LOOK_S = 0.004
 AGAIN_S = 1.0  # until the service manager restarts it
 FRONTEND_S = 0.1
 WATCH_S = 5.0  # how often what the kernel sends no notification of is polled
-_ROUTINE = e.Woke, e.ProbeOutcome, e.TrafficSeen
+_ROUTINE = e.Woke, e.ProbeOutcome, e.TrafficSeen, e.TrafficCounted
 
 
 class Killed(Exception):
@@ -83,9 +83,9 @@ class Daemon:
         self.controller, self.watch, self.heard, self.owes = Controller(), f.Watch(), -1, 0
         self.disturbed_s = self.clock.now
         forced = tuple(sorted(disk.forced.items()))
-        saved = disk.saved.memories, disk.saved.candidates
+        saved, usage = (disk.saved.memories, disk.saved.candidates), disk.saved.usage
         drains = tuple((name, at_s - self.clock.now) for name, at_s in sorted(disk.drains.items()))
-        world.inbox[:] = [e.Started(disk.config, forced, *saved, drains=drains)]
+        world.inbox[:] = [e.Started(disk.config, forced, *saved, drains=drains, usage=usage)]
         self._mine(FRONTEND_S, self.start_frontend)
 
     def kill(self) -> None:
@@ -202,7 +202,7 @@ class Daemon:
         match effect:
             case f.Watch():
                 self.watch = effect
-            case f.EndConnections(uplink, family):
+            case f.EndConnections(uplink, family) | f.ReturnConnections(uplink, family):
                 self._tell(0.01, e.ConnectionsEnded(uplink, family, sockets=3, took_s=0.01))
             case f.ResolveNames(hosts):
                 self.frontend.resolve(hosts)

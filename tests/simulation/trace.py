@@ -31,7 +31,7 @@ class Trace:
         match event:
             case e.ProbeOutcome(path, seq, verdict):
                 self._digest.update(f"{now} {path} {seq} {verdict}".encode())
-            case e.Woke() | e.TrafficSeen():
+            case e.Woke() | e.TrafficSeen() | e.TrafficCounted():
                 pass
             case _:
                 self.note(now, f"-> {_event_text(event)}")

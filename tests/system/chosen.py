@@ -11,7 +11,7 @@ CHOSEN = {
     "routes, rules, groups and sysctls are written and read": [
         "tests/net/test_rtnetlink.py",
         "tests/net/test_apply.py::test_apply_does_what_plan_showed_and_only_once",
-        "tests/net/test_down.py::test_down_leaves_everything_as_it_was[two-nothing-lookup 1002]",
+        "tests/net/test_down.py::test_down_leaves_everything_as_it_was[two-announcing-id 251]",
     ],
     "changes are heard": [
         "tests/net/test_watch_netlink.py::test_links",
@@ -56,6 +56,9 @@ CHOSEN = {
         "tests/net/test_tcp_stats.py::test_progress",
         "tests/net/test_tcp_stats.py::test_stalled",
         "tests/net/test_tcp_stats.py::test_counters",
+    ],
+    "MPTCP: endpoints come and go, and connections stay": [
+        "tests/net/test_mptcp.py",
     ],
     "the daemon: probes without rights": [
         "tests/net/test_privileges.py::test_the_face_has_no_right_left",

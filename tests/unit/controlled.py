@@ -237,7 +237,7 @@ class Host:
                 if self.enters:
                     self.state = replace(self.state, runs=self.state.runs | {path: uplink})
                 return e.GroupEntered(number, path, "/was")
-            case f.EndConnections(uplink, family):
+            case f.EndConnections(uplink, family) | f.ReturnConnections(uplink, family):
                 self._later(RTT_S, e.ConnectionsEnded(uplink, family, sockets=1))
         return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import dns.edns
@@ -22,11 +23,12 @@ SECRET = bytes.fromhex("e5e973e5a6b2a43f48e7dc849e37bfcf")
 A4, B4, C4 = "203.0.113.10", "198.51.100.10", "192.0.2.10"
 A6, B6 = "2001:db8:a::10", "2001:db8:b::10"
 BOTH = (
-    AddressRecord("isp-a", A4, 3),
+    AddressRecord("isp-a", A4),
     AddressRecord("isp-b", B4),
-    AddressRecord("isp-a", A6, 3),
+    AddressRecord("isp-a", A6),
     AddressRecord("isp-b", B6),
 )
+WEIGHTED = tuple(replace(each, weight=3 if each.uplink == "isp-a" else 1) for each in BOTH)
 NSID, COOKIE = 3, 10
 
 
@@ -57,7 +59,7 @@ NAMES = (
     published("", "rotate", BOTH, (("HTTPS", "1 . alpn=h2,h3"), ("CAA", '0 issue "ca.example"'))),
     published("ns1", addresses=BOTH[::2], ttl=3600),
     published("ns2", addresses=BOTH[1::2], ttl=3600),
-    published("weighted", "weighted", BOTH, (("HTTPS", "1 ."),)),
+    published("weighted", "weighted", WEIGHTED, (("HTTPS", "1 ."),)),
     published("failover", "failover", BOTH),
     published("arrival", "arrival", BOTH, (("SVCB", "1 . port=8443"),)),
     published("only", "arrival-only", (*BOTH[:3],)),

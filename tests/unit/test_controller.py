@@ -355,10 +355,10 @@ def test_config_may_keep_connections() -> None:
 
 
 def test_ended_connections_are_logged(host: Host) -> None:
-    host.receive(e.ConnectionsEnded("isp-a", 4, sockets=3, flows=2, took_s=0.01))
+    host.receive(e.ConnectionsEnded("isp-a", 4, 3, 2, 0.01, udp_sockets=1))
     host.receive(e.ConnectionsEnded("isp-a", 6))
     host.receive(e.ConnectionsEnded("isp-b", 4, error="no memory"))
     assert host.logged("ended") == [
-        "isp-a IPv4: ended 3 TCP connections and 2 tracked flows in 10 ms",
+        "isp-a IPv4: ended 3 TCP connections, 1 connected UDP socket, 2 tracked flows in 10 ms",
         "isp-b IPv4: can't end connections: no memory",
     ]

@@ -17,7 +17,7 @@ from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.perform import Performers
 from ifdefault.host.store import Store
 from ifdefault.kernel import watch as kernel_watch
-from ifdefault.model.health import TcpStats
+from ifdefault.model.health import LinkCounter, TcpStats
 from ifdefault.model.kernel import TABLE_MAIN, Facts, Hop, Route
 from ifdefault.model.kernel_events import LinkChanged, NeighbourChanged, ObjectChanged, Overrun
 from tests.unit.controlled import CONFIG, Host
@@ -58,6 +58,7 @@ def _strangers() -> Iterator[e.Event]:
     yield e.NameResolved("nobody.example", ("192.0.2.9",))
     yield e.NameResolved("nobody.example", error="no such name")
     yield e.TrafficSeen((("192.0.2.9", TcpStats(sockets=3, progressed=1)),))
+    yield e.TrafficCounted(1e9, 1e9, (LinkCounter("nobody", 9, 5, 7),), 100.0)
     yield e.PublicAddressFound("nobody", 4, "192.0.2.9")
     yield e.ForcedSaved(99)
     yield e.GroupEntered(99, "/path", "/was")

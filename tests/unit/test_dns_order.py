@@ -55,7 +55,7 @@ def test_even_within_a_cycle() -> None:
 @pytest.mark.parametrize(
     ("policy", "uplink", "found"),
     [
-        ("rotate", "b", [b"123", b"231", b"312", b"123"]),
+        ("rotate", "b", [b"312", b"123", b"231", b"312"]),
         ("failover", "b", [b"123"] * 4),
         ("weighted", "b", [b"3", b"1", b"2", b"3"]),
         ("arrival", "b", [b"231", b"321", b"231", b"321"]),
@@ -70,6 +70,12 @@ def test_policies(policy: Policy, uplink: str, found: list[bytes]) -> None:
     handed = [AddressRecord("a", "1", 1), AddressRecord("b", "2", 1), AddressRecord("b", "3", 2)]
     got = takes(order(policy, handed, (b"1", b"2", b"3"), uplink), 4)
     assert [b"".join(each) for each in got] == found
+
+
+def test_a_full_line_is_first_as_rarely_as_its_weight_says() -> None:
+    handed = [AddressRecord("a", "1", 2), AddressRecord("b", "2", 8), AddressRecord("c", "3", 8)]
+    firsts = Counter(each[0] for each in takes(order("rotate", handed, (b"1", b"2", b"3")), 18))
+    assert firsts == {b"1": 2, b"2": 8, b"3": 8}
 
 
 def test_in_step() -> None:

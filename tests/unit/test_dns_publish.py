@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import get_args
 
 import pytest
 
@@ -58,7 +60,20 @@ def test_all_that_work_are_named_the_best_first() -> None:
     said = say(decided("isp-b", "isp-a", "isp-c"))
     v4, v6 = ["198.51.100.10", "203.0.113.10", "192.0.2.10"], ["2001:db8:b::10", "2001:db8:a::10"]
     assert addresses(said) == v4 + v6
-    assert [handed.weight for handed in said.addresses] == [1, 3, 1, 1, 3]
+    assert [handed.weight for handed in said.addresses] == [1] * 5
+    weighted = say(decided("isp-b", "isp-a", "isp-c"), "weighted")
+    assert [handed.weight for handed in weighted.addresses] == [1, 3, 1, 1, 3]
+
+
+def test_a_line_that_fills_up_is_named_less_often() -> None:
+    full = replace(decided("isp-a", "isp-b", "isp-c"), shares=(("isp-a", 2),))
+    found = {policy: say(full, policy).addresses for policy in get_args(Policy)}
+    weights = {policy: [each.weight for each in found[policy]] for policy in found}
+    assert weights["weighted"] == [6, 8, 8, 6, 8]
+    assert weights["rotate"] == [2, 8, 8, 2, 8]
+    assert addresses(say(full)) == addresses(say(decided("isp-a", "isp-b", "isp-c")))
+    for policy in ("failover", "arrival", "arrival-only"):
+        assert found[policy] == say(decided("isp-a", "isp-b", "isp-c"), policy).addresses
 
 
 def test_a_dead_uplink_is_withdrawn_and_comes_back_as_it_was() -> None:

@@ -64,7 +64,8 @@ def test_who_leaves_costs_the_others_nothing(weights: dict[str, int], data: st.D
     gone = data.draw(st.sampled_from(sorted(weights)))
     if len(weights) == 1:
         weights["z"] = 1
-    before, after = slots(weights, weights), slots(weights, set(weights) - {gone})
+    remaining = {name: weight for name, weight in weights.items() if name != gone}
+    before, after = slots(weights, weights), slots(weights, remaining)
     assert gone not in after
     assert all(b in (a, gone) for b, a in zip(before, after, strict=True))
     assert slots(weights, weights) == before
@@ -72,20 +73,40 @@ def test_who_leaves_costs_the_others_nothing(weights: dict[str, int], data: st.D
 
 @given(st.fixed_dictionaries({name: st.integers(1, 9) for name in "abc"}), st.permutations("abc"))
 def test_two_of_three_leave_one_after_the_other(weights: dict[str, int], order: list[str]) -> None:
-    there, before = set("abc"), slots(weights, "abc")
+    there, before = dict(weights), slots(weights, weights)
     for gone in order[:2]:
-        there.remove(gone)
+        del there[gone]
         after = slots(weights, there)
         assert all(b in (a, gone) for b, a in zip(before, after, strict=True))
         before = after
-    assert set(before) == there
+    assert set(before) == set(there)
+
+
+@given(weights, st.data())
+def test_a_line_that_fills_up_gives_slots_away_and_the_others_keep_theirs(
+    weights: dict[str, int], data: st.DataObject
+) -> None:
+    weights |= {"z": 1} if len(weights) == 1 else {}
+    full = data.draw(st.sampled_from(sorted(weights)))
+    before, counts = slots(weights, weights), list[int]()
+    for share in (4, 2, 1):
+        present = {name: w * (share if name == full else 8) for name, w in weights.items()}
+        after = slots(weights, present)
+        due = SLOTS * present[full] / sum(present.values())
+        counts.append(after.count(full))
+        moved = [(b, a) for b, a in zip(before, after, strict=True) if b != a]
+        assert sum(a == full for _, a in moved) == 0
+        assert sum(b != full for b, _ in moved) <= len(weights)
+        assert abs(counts[-1] - max(due, 1)) <= 2
+    assert counts == sorted(counts, reverse=True)
+    assert counts[-1] >= (full in before)
 
 
 @pytest.mark.parametrize("servers", range(2, 13))
 def test_the_order_is_not_that_of_the_caller(servers: int) -> None:
     """Who connects to some servers in turn comes to each by all uplinks: in the end exactly as the
     weights are, and about so after a few connections."""
-    owners = slots({"a": 3, "b": 1}, "ab")
+    owners = slots({"a": 3, "b": 1}, {"a": 3, "b": 1})
     for server in range(servers):
         mine = [owners[turn % SLOTS] for turn in range(server, servers * SLOTS, servers)]
         assert Counter(mine) == Counter(owners)
@@ -93,7 +114,7 @@ def test_the_order_is_not_that_of_the_caller(servers: int) -> None:
 
 
 def test_after_ten_thousand_shares_are_exact() -> None:
-    owners = slots({"a": 3, "b": 1}, "ab")
+    owners = slots({"a": 3, "b": 1}, {"a": 3, "b": 1})
     shares = [owners[turn % SLOTS] for turn in range(10_000)]
     ratio = shares.count("a") / shares.count("b")
     assert ratio == pytest.approx(3, rel=0.02)

@@ -30,7 +30,7 @@ from ifdefault.model.config import (
 )
 from ifdefault.model.dns import DnsConfig, NameConfig, Record
 from ifdefault.model.errors import HostError, Problem
-from ifdefault.model.health import TcpStats
+from ifdefault.model.health import LinkCounter, TcpStats
 from ifdefault.model.host import Observation, State
 from ifdefault.model.kernel import Hook, Neighbour, NftTable, Rule, Ruleset
 from ifdefault.model.kernel_events import LinkChanged, NeighbourChanged, ObjectChanged, Overrun
@@ -67,6 +67,7 @@ EVENTS: tuple[e.Event, ...] = (
     e.SocketFailed(3),
     e.NameResolved("example.net", ("192.0.2.1",), "none"),
     e.TrafficSeen((("192.0.2.1", TcpStats(5, 4, 3, 2, 1)),)),
+    e.TrafficCounted(1.5, 3601.5, (LinkCounter("a", 2, 1 << 40, 7),), 9.5),
     e.PublicAddressFound("isp-a", 6, "2001:db8::1"),
     e.UplinkRequested(1, "isp-a", "auto"),
     e.ForcedSaved(1, (PROBLEM,)),

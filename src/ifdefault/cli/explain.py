@@ -143,6 +143,8 @@ def command(
             ("rule", explanation.rule),
             ("route", explanation.route),
             ("mechanism", explanation.mechanism),
+            ("on return", explanation.returns),
+            ("MPTCP", explanation.mptcp),
             ("the kernel", explanation.kernel),
             ("astray", explanation.astray),
             ("remedy", explanation.remedy),

@@ -15,6 +15,7 @@ from ifdefault.cli.since import since
 
 if TYPE_CHECKING:
     from ifdefault.model.config import UplinkConfig
+    from ifdefault.model.usage import Usage
     from ifdefault.monitor.history.reader import Reader
 
 
@@ -54,11 +55,11 @@ def command(
     from ifdefault.cli.show import history as show
     from ifdefault.monitor.history.reader import reading
 
-    now = time.time()
+    now, usage = time.time(), _usage(options)
     with reading(options.state_dir) as reader:
         if report is None:
             _check(reader, uplink)
-            seen = show.read(reader, uplink, since_at, now, _uplinks(options))
+            seen = show.read(reader, uplink, since_at, now, _uplinks(options), usage)
         else:
             text = _report(reader, report)
     # printed when it is no longer being read: a pager mustn't keep the monitor from writing
@@ -76,6 +77,18 @@ def command(
             f"nothing is known since {show.when(seen.seen)}: ifdefault monitor doesn't run",
             err=True,
         )
+
+
+def _usage(options: Options) -> tuple[Usage, ...]:
+    """What the engine has counted; () if none runs, or it doesn't answer: the history has more."""
+    from ifdefault.cli import daemon_client
+    from ifdefault.model.errors import HostError
+
+    try:
+        status = daemon_client.status(options)
+    except HostError:
+        return ()
+    return status.usage if status else ()
 
 
 def _report(reader: Reader, number: int) -> str:

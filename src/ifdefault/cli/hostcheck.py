@@ -56,11 +56,12 @@ def check_host(options: Options, config: Config | None, command: str) -> HostChe
     if config is not None:
         lines = config_file.with_lines(options.config, find_problems(config, found.uplinks))
         found.problems += lines
-    found.problems.sort(key=lambda problem: problem.warning)
+    found.problems.sort(key=lambda problem: (problem.warning, problem.hint))
     return found
 
 
 def _examine(options: Options, config: Config | None, store: Store, found: HostCheck) -> None:
+    from ifdefault.host import check_mptcp
     from ifdefault.host.check_installation import find_others
     from ifdefault.host.left_dns_server import LEFT_REMEDY, left_dns_server
     from ifdefault.host.status import find_astray, find_differences
@@ -87,6 +88,7 @@ def _examine(options: Options, config: Config | None, store: Store, found: HostC
         known += tuple(p for p in find_astray(prepared) if p not in known)
     if is_absent:  # it repairs
         known += tuple(find_differences(prepared, rights=rights))
+    known += tuple(check_mptcp.find_problems(prepared))
     found.problems += config_file.with_lines(options.config, known)
     tables = dict(prepared.desired.tables)
     for name in OWN_TABLES:

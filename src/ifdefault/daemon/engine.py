@@ -37,6 +37,7 @@ from ifdefault.daemon.controller import events as e
 from ifdefault.daemon.controller.controller import Controller
 from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.host import require_same_netns
+from ifdefault.daemon.passive_monitor import counted
 from ifdefault.daemon.perform import Performers
 from ifdefault.daemon.process.dns_server import LINGER_S
 from ifdefault.daemon.recordings import Recordings
@@ -124,6 +125,7 @@ class Engine:
         hup = signal.SIGHUP
         self._loop.add_signal_handler(hup, lambda: tasks.start(self._reload_by_signal()))
         self.receive(self._performers.started(self._config))
+        self.receive(counted())  # what time it is
         problems = [*self._config_file.errors]
         try:
             self._tokens.read(self._config, self._config)
@@ -245,6 +247,7 @@ class Engine:
                 traffic = monitor.look(now)
                 uplinks = self._controller.state.uplinks
                 monitor.measure(now, {u.name: u.interface for u in uplinks})
+                counted = monitor.count(now, self._controller.state.config)
             except OSError as error:  # a kernel without sock_diag, or short of memory
                 before, problem = problem, f"can't read TCP statistics: {reason(error)}"
                 if problem != before:
@@ -252,8 +255,9 @@ class Engine:
                 await asyncio.sleep(_TCP_RETRY_S)
                 continue
             problem = ""
-            if traffic is not None:
-                self.receive(traffic)
+            for event in (traffic, counted):
+                if event is not None:
+                    self.receive(event)
             await asyncio.sleep(max(0.0, monitor.next_s - time.monotonic()))
 
     async def _poll(self) -> None:

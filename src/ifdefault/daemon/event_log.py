@@ -46,6 +46,7 @@ class _Saved:
     events: tuple[Event, ...] = ()
     last: int = 0
     complete: bool = False
+    returned: tuple[tuple[str, Family, tuple[str, ...]], ...] = ()
 
 
 def _check(saved: _Saved) -> None:
@@ -128,7 +129,7 @@ class EventLog:
         if saved.boot != self._boot:
             return Save((), saved.candidates)
         routers.known |= {(router.dev, router.address): router for router in saved.routers}
-        return Save(saved.paths, saved.candidates)
+        return Save(saved.paths, saved.candidates, saved.returned)
 
     def save(self, save: Save, routers: RoutersSeen) -> None:
         saved = _Saved(
@@ -139,6 +140,7 @@ class EventLog:
             self.recent(KEPT_ON_DISK),
             self.last,
             self.ends,
+            save.returned,
         )
         self._store.write(SAVED, saved)
 

@@ -1,17 +1,21 @@
-"""Passive monitoring: statistics of the host's own TCP connections, and traffic rates of links.
+"""Passive monitoring: statistics of the host's own TCP connections, and the traffic of links.
 
-Rules: the statistics are passed on as TrafficSeen; the controller decides what they mean. Reading
-takes at most 1/50 of a CPU core: where it takes longer, it is done less often.
+Rules: the statistics are passed on as TrafficSeen, the bytes of links as TrafficCounted; the
+controller decides what they mean. Reading takes at most 1/50 of a CPU core: where it takes longer,
+it is done less often.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 
 from ifdefault.daemon.controller.effects import Watch
-from ifdefault.daemon.controller.events import TrafficSeen
+from ifdefault.daemon.controller.events import TrafficCounted, TrafficSeen
 from ifdefault.kernel.link_stats import LinkStatsReader
 from ifdefault.kernel.tcp_stats import TcpMonitor
+from ifdefault.model.config import Config, UplinkConfig
+from ifdefault.model.health import LinkCounter
 from ifdefault.model.kernel import Uplink
 from ifdefault.model.report import UplinkCounters
 
@@ -19,6 +23,7 @@ _LOOK_S = 0.3
 _COST_SHARE = 50
 _RATES_S = 2.0
 _READ_S = 1.0
+_COUNT_S = 1.0
 
 
 class PassiveMonitor:
@@ -33,6 +38,7 @@ class PassiveMonitor:
         self._read: dict[str, tuple[int, int]] = {}  # in, out, by interface
         self._bytes: dict[str, tuple[int, int]] = {}  # as `rates` were measured from
         self._bytes_s = 0.0  # when those were read
+        self._counted_s = -_COUNT_S
         self.rates: dict[str, tuple[float, float]] = {}  # uplink: bit/s in, out
 
     def update(self, watch: Watch) -> None:
@@ -69,6 +75,20 @@ class PassiveMonitor:
         }
         self._bytes, self._bytes_s = counts, self._read_s
 
+    def count(self, now: float, config: Config) -> TrafficCounted | None:
+        """The bytes of all uplinks and the time, once a second, if the config needs them."""
+        if now < self._counted_s + _COUNT_S or not any(map(_is_counted, config.uplinks)):
+            return None
+        self._counted_s = now
+        read = self._read_bytes(now, {uplink.interface for uplink in config.uplinks})
+        indexes = self._counters.indexes
+        counters = tuple(
+            LinkCounter(uplink.name, indexes[uplink.interface], *read[uplink.interface])
+            for uplink in config.uplinks
+            if uplink.interface in read
+        )
+        return counted(counters)
+
     def counters(self, now: float, uplinks: Iterable[Uplink]) -> tuple[UplinkCounters, ...]:
         """The bytes are at most a second old. Of the connections, those that `look` reads."""
         uplinks = tuple(uplinks)
@@ -93,3 +113,15 @@ class PassiveMonitor:
             self._read_s = now
             self._read = {dev: (t.bytes_in, t.bytes_out) for dev, t in read.items()}
         return self._read
+
+
+def counted(counters: tuple[LinkCounter, ...] = ()) -> TrafficCounted:
+    """These counters, as of now."""
+    time.tzset()  # the administrator may have set another time zone
+    at_s = time.time()
+    local_s = at_s + time.localtime(at_s).tm_gmtoff
+    return TrafficCounted(at_s, local_s, counters, time.clock_gettime(time.CLOCK_BOOTTIME))
+
+
+def _is_counted(uplink: UplinkConfig) -> bool:
+    return bool(uplink.budget_bytes or uplink.hours or uplink.metered or uplink.capacity)

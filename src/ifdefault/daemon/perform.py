@@ -11,11 +11,12 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import astuple, replace
+from dataclasses import asdict, astuple, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ifdefault.daemon import probes
+from ifdefault.daemon import probes, usage_file
 from ifdefault.daemon.controller import effects as f
 from ifdefault.daemon.controller import events as e
 from ifdefault.daemon.controller.controller import Controller
@@ -37,6 +38,7 @@ from ifdefault.daemon.silent_changes import SilentChanges
 from ifdefault.host.store import Store
 from ifdefault.ipc import log, tasks
 from ifdefault.ipc.messages import Outcome, Reply, Resolved
+from ifdefault.kernel.end_returning import end_returning
 from ifdefault.kernel.kill_connections import kill
 from ifdefault.kernel.perform import verify_neighbour
 from ifdefault.kernel.watch import Watch
@@ -60,7 +62,7 @@ class Performers:
         receive: Callable[[e.Event], None],
     ) -> None:
         self._receive, self._event_log, self._watch = receive, event_log, watch
-        self._started_at = time.time()
+        self._store, self._started_at = store, time.time()
         self.host = Host(store, watch, receive)
         self.monitor = PassiveMonitor()
         self.silent = SilentChanges()
@@ -85,6 +87,7 @@ class Performers:
             f.Commit: self._commit,
             f.Watch: self._monitor,
             f.EndConnections: self._end_connections,
+            f.ReturnConnections: self._end_connections,
             f.OpenProbeSocket: lambda effect: probes.open_socket(effect, post),
             f.CloseProbeSocket: lambda effect: probes.close_socket(effect, post),
             f.SendProbe: lambda effect: probes.send(effect, post),
@@ -106,7 +109,16 @@ class Performers:
         discovered = self._discovery.known.items()
         public = tuple(e.PublicAddressFound(*key, address) for key, address in discovered)
         forced, drains = self.host.load_forced(), self.host.load_drains()
-        return e.Started(config, forced, saved.memories, saved.candidates, public, drains)
+        return e.Started(
+            config,
+            forced,
+            saved.memories,
+            saved.candidates,
+            public,
+            drains,
+            saved.returned,
+            usage_file.load(self._store),
+        )
 
     def perform(self, effect: f.Effect) -> e.Event | None:
         return self._performers[type(effect)](effect)
@@ -137,25 +149,30 @@ class Performers:
         self.silent.update(effect)
         self.monitor.update(effect)
 
-    def _end_connections(self, effect: f.EndConnections) -> None:
+    def _end_connections(self, effect: f.EndConnections | f.ReturnConnections) -> None:
         task = tasks.start(self._end(effect))
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
 
-    async def _end(self, effect: f.EndConnections) -> None:
-        uplink, family, *selectors = astuple(effect)
+    async def _end(self, effect: f.EndConnections | f.ReturnConnections) -> None:
+        outcome = e.ConnectionsEnded(effect.uplink, effect.family)
+        if isinstance(effect, f.ReturnConnections):
+            outcome = replace(outcome, better=effect.better)
+            end = partial(end_returning, effect.returning)
+        else:
+            end = partial(kill, *astuple(effect)[2:])
         start_s = time.monotonic()
         try:
-            ended = await asyncio.to_thread(kill, *selectors)
+            ended = await asyncio.to_thread(end)
         except OSError as error:
-            self._receive(e.ConnectionsEnded(uplink, family, error=reason(error)))
+            self._receive(replace(outcome, error=reason(error)))
             return
         except Exception as error:
-            log.exception(error, f"{uplink}: ending connections")
-            self._receive(e.ConnectionsEnded(uplink, family, error=internal(error)))
+            log.exception(error, f"{effect.uplink}: ending connections")
+            self._receive(replace(outcome, error=internal(error)))
             return
         took_s = time.monotonic() - start_s
-        self._receive(e.ConnectionsEnded(uplink, family, ended.sockets, ended.flows, took_s))
+        self._receive(replace(outcome, **asdict(ended), took_s=took_s))
 
     def _verify_router(self, effect: f.VerifyRouter) -> None:
         try:
@@ -188,6 +205,8 @@ class Performers:
 
     def _save(self, effect: f.Save) -> None:
         self._event_log.save(effect, self.host.routers)
+        if effect.usage is not None:
+            usage_file.save(self._store, effect.usage)
 
     # --- messages from the frontend ---------------------------------------------------------
 

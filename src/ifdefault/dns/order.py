@@ -1,13 +1,14 @@
 """The order of a name's addresses in responses, by its policy.
 
 Rules: a RecordOrder is a cycle of turns, and the records for each turn. Each address gets its exact
-share over a complete cycle, evenly distributed within it. `cycle` starts a new iteration.
+share over a complete cycle, evenly distributed within it: with `weighted`, of the answers, with
+`rotate`, of the first places. The other policies don't use weights. `cycle` starts a new iteration.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import cycle, repeat
 from math import gcd, lcm
@@ -43,7 +44,9 @@ def order(
         first = unique(rdata for record, rdata in pairs if record.uplink == uplink)
         others = tuple(rdata for rdata in distinct if rdata not in first)
         return rotation(first) if first and policy == "arrival-only" else rotation(first, others)
-    return rotation(distinct)
+    weights = dict(zip(rdatas, (record.weight for record in records), strict=True))
+    shares = [weights[rdata] for rdata in distinct]
+    return replace(rotation(distinct), cycle=lambda: cycle(smooth(shares)))
 
 
 def unique(rdatas: Iterable[bytes]) -> Rdatas:

@@ -1,8 +1,9 @@
 """From the decision to the data to publish: names with the addresses of usable uplinks.
 
-Rules: a name never loses its last address of a family: if none of its uplinks is usable, all are
-published (fail static). The functions are stateless. The embedded server's name servers always have
-the addresses of their uplinks, even if those are down, like the delegation at the parent.
+Rules: a name never loses its last address of a family: if none of its uplinks is usable, those that
+stand by are published, and if there are none, all (fail static). The functions are stateless. The
+embedded server's name servers always have the addresses of their uplinks, even if those are down,
+like the delegation at the parent.
 """
 
 from __future__ import annotations
@@ -47,9 +48,16 @@ def _name(
     is_degraded = any(offer.uplink in degraded for offer in own)
     addresses: list[AddressRecord] = []
     for family in FAMILIES:
-        records = [record for offer in own for record in _records(offer, family)]
-        usable = decision.usable_in(family)
-        published = [record for record in records if record.uplink in usable] or records
+        records = [
+            record
+            for offer in own
+            for record in _records(offer, family, _weight(name, offer, decision))
+        ]
+        published = (
+            [record for record in records if record.uplink in decision.usable_in(family)]
+            or [record for record in records if record.uplink in decision.works_in(family)]
+            or records
+        )
         ranks = {uplink: rank for rank, uplink in enumerate(decision.ranking(family))}
         published.sort(key=lambda record: ranks.get(record.uplink, len(ranks)))
         addresses += published[:1] if name.policy == "failover" else published
@@ -57,8 +65,19 @@ def _name(
     return Published(name.name, name.policy, ttl, tuple(addresses), name.records)
 
 
-def _records(offer: CandidateAddresses, family: Family) -> list[AddressRecord]:
-    records = [AddressRecord(offer.uplink, address, offer.weight) for address in offer.addresses]
+def _weight(name: NameConfig, offer: CandidateAddresses, decision: Decision) -> int:
+    """How often an address is answered, or comes first: less often while its line fills up."""
+    match name.policy:
+        case "weighted":
+            return decision.weight(offer.uplink, offer.weight)
+        case "rotate":
+            return decision.share(offer.uplink)
+        case _:
+            return 1
+
+
+def _records(offer: CandidateAddresses, family: Family, weight: int = 1) -> list[AddressRecord]:
+    records = [AddressRecord(offer.uplink, address, weight) for address in offer.addresses]
     return [record for record in records if record.family == family]
 
 

@@ -19,14 +19,14 @@ from ifdefault.health.degradation import Degradation
 from ifdefault.health.failure_detector import FailureDetector
 from ifdefault.health.flap_damping import FlapDamping
 from ifdefault.health.loss_model import LossModel, threshold
-from ifdefault.health.probe_schedule import OVERDUE_S, Pace, ProbeSchedule, Sent
+from ifdefault.health.pace import Pace, pace_of
+from ifdefault.health.probe_schedule import OVERDUE_S, ProbeSchedule, Sent
 from ifdefault.health.states import TRANSITIONS, Memory
 from ifdefault.health.target import ProbeTarget
 from ifdefault.model.config import Family, HealthConfig
 from ifdefault.model.health import GATEWAY, Ask, Health, PathState, Transition, Verdict
 
 CARRIER_BURST_S = 3.0  # how long to probe in a burst after the carrier is back
-LONG_DOWN_S = 600.0
 _BACK = "no answers since the link is back"
 GAP_S = 1.0  # a later call means that the process or machine was suspended
 
@@ -116,18 +116,13 @@ class Path:
         return self._check_detector(now)
 
     def _pace(self, now: float) -> Pace:
-        match self._state:
-            case "down" if now < self._carrier_burst_s:
-                return "burst"
-            case "down":
-                return "waiting" if now - self._since_s < LONG_DOWN_S else "waiting long"
-            case "unproven":
-                return "quiet"
-        if self._contradiction.active:
-            return "waiting"
-        if self._detector.suspects(now):
-            return "burst"
-        return "waiting" if self._state == "recovering" else "quiet"
+        state, contradicted = self._state, self._contradiction.active
+        if state == "down":
+            burst = now < self._carrier_burst_s
+        else:
+            burst = state != "unproven" and not contradicted and self._detector.suspects(now)
+        since_s, idle = now - self._since_s, self._schedule.idle
+        return pace_of(state, since_s, burst=burst, idle=idle, contradicted=contradicted)
 
     # --- evidence: probes -----------------------------------------------------------------
 
@@ -172,9 +167,9 @@ class Path:
 
     def _learn_answer(self, sent: Sent, rtt_s: float) -> None:
         """Rounds of bursts teach nothing, as they follow a loss."""
-        if sent.pace in ("quiet", "waiting") and not sent.lost and not self._detector.run:
+        if sent.pace in ("quiet", "sparse", "waiting") and not sent.lost and not self._detector.run:
             self._loss_model.record_answers()
-        if sent.pace == "quiet":
+        if sent.pace in ("quiet", "sparse"):
             if sent.lost:
                 self._degradation.forget_loss()
             self._degradation.record(0.0, rtt_s)
@@ -216,7 +211,7 @@ class Path:
             return ()
         if self._state == "recovering":
             self._losses += 1
-        elif sent.pace == "quiet":
+        elif sent.pace in ("quiet", "sparse"):
             self._degradation.record(1.0, 0.0)
         if sent.at_s <= detector.clear_s:  # a later probe was answered
             if sent.at_s >= self._works_s:  # otherwise it was lost while the path was down
@@ -287,6 +282,11 @@ class Path:
         probed = self._schedule.good and self._state not in ("down", "unproven")
         if probed and self._detector.suspect(now, cause):
             self._schedule.start_burst(now)
+
+    def stand_by(self, now: float, *, idle: bool) -> None:
+        """Probe sparsely while nothing uses the path; once something does, verify it at once."""
+        if self._schedule.stand_by(now, idle=idle):
+            self.suspect(now, "it was idle")
 
     def confirm(self, now: float, at_s: float | None = None) -> tuple[Transition, ...]:
         """The path carried traffic in both directions (ACK progress) at `at_s`, or now. A poller

@@ -1,7 +1,8 @@
 """The probe schedule of a path: rounds at the current pace, and background probes of the gateway
 and of targets whose silence doesn't count.
 
-Rules: a round probes one target, the good one that was probed longest ago. No target is probed more
+Rules: a round probes one target, the good one that was probed longest ago; an idle path's rounds
+ping, if a target can be pinged, and nothing is probed in the background. No target is probed more
 often than its `spacing_s`, whatever the pace. Rounds that were missed are skipped, not caught up. A
 burst of a lossy path (`paced`) is of BURST_ROUNDS, then of BURST_RATE a second: providers that
 police pings let as many through, and what they drop beyond would look like a failure.
@@ -15,10 +16,10 @@ from operator import attrgetter
 from typing import Literal, NamedTuple
 
 from ifdefault.health.counts import PathCounts
+from ifdefault.health.pace import SPARSE_S, Pace
 from ifdefault.health.target import ALONE_SPACING_S, ProbeTarget
 from ifdefault.model.health import Ask
 
-Pace = Literal["quiet", "burst", "waiting", "waiting long"]
 BURST_S = 0.05
 BURST_ROUNDS = 5
 BURST_RATE = 5.0  # a second, after them
@@ -27,7 +28,13 @@ WAITING_LONG_S = 0.5
 FIRST_BACKGROUND_S = 2.0  # for targets that never answered, at first
 BACKGROUND_S = 10.0
 PATIENT_ASKS = 10
-GATEWAY_S: dict[Pace, float] = {"quiet": 5.0, "burst": 0.2, "waiting": 1.0, "waiting long": 1.0}
+GATEWAY_S: dict[Pace, float] = {
+    "quiet": 5.0,
+    "sparse": math.inf,
+    "burst": 0.2,
+    "waiting": 1.0,
+    "waiting long": 1.0,
+}
 GATEWAY_MUTE_S = 60.0  # for a gateway that never answers
 SLACK = 0.2  # in units of the quiet interval
 EXCESS_FADE = 0.98  # decay of `excess_s` per answer
@@ -60,7 +67,7 @@ class ProbeSchedule:
         if gateway and not beyond:
             gateway.spacing_s = ALONE_SPACING_S
         self.counts = PathCounts()
-        self.paced = False
+        self.paced = self.idle = False
         self.excess_s = 0.0  # by how much recent answers were late
         self.floor_s = 0.0  # the fastest of the RECENT answers; 0: not so many yet
         self._recent_s: tuple[float, ...] = ()
@@ -128,6 +135,8 @@ class ProbeSchedule:
         probes: list[Ask] = []
         if now >= self.round_s:
             self._ask_round(probes, now, pace)
+        if pace == "sparse":
+            self._background_s = self._gateway_s = math.inf
         if now >= self._background_s:
             self._ask_background(probes, now)
         if self.gateway and self.beyond and now >= self._gateway_s:
@@ -148,6 +157,14 @@ class ProbeSchedule:
         gateway = self.gateway
         if gateway and (gateway.proven or not gateway.lost):
             self._gateway_s = min(self._gateway_s, max(now, gateway.last_s + gateway.spacing_s))
+
+    def stand_by(self, now: float, *, idle: bool) -> bool:
+        """Whether the path is idle. True if it was until now: everything is probed at once."""
+        resumes, self.idle = self.idle and not idle, idle
+        if resumes:
+            self.round_s = self._gateway_s = now
+            self.update_good()
+        return resumes
 
     def end_burst(self) -> None:
         """End a burst: return to the quiet pace."""
@@ -236,6 +253,8 @@ class ProbeSchedule:
     def _ask_round(self, probes: list[Ask], now: float, pace: Pace) -> None:
         # targets that never answered are probed in rounds only while none ever did
         pool = self._good or self.deciding
+        if pace == "sparse":
+            pool = [target for target in pool if target.probe.startswith("icmp:")] or pool
         if not pool:
             self.round_s = math.inf
             return
@@ -261,6 +280,8 @@ class ProbeSchedule:
                 return WAITING_S
             case "waiting long":
                 return WAITING_LONG_S
+            case "sparse":
+                return max(SPARSE_S, self._quiet_s)
         return self._quiet_s
 
     def _ask_background(self, probes: list[Ask], now: float) -> None:

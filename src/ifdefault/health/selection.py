@@ -78,6 +78,7 @@ def decide(candidates: Sequence[Candidate]) -> Decision:
     order. `backup` are all others that work, and of the usable ones those that are degraded."""
     order: list[tuple[Family, tuple[str, ...]]] = []
     usable: list[tuple[Family, tuple[str, ...]]] = []
+    reserve: list[tuple[Family, tuple[str, ...]]] = []
     backup: list[tuple[Family, tuple[str, ...]]] = []
     for family in FAMILIES:
         of_family = [c for c in candidates if c.family == family]
@@ -88,12 +89,13 @@ def decide(candidates: Sequence[Candidate]) -> Decision:
         )  # stable: equal candidates keep the config's order
         best = ranked[0].tier
         worst = max(best, 1) if best <= _DOWN else _FORCED_DOWN
-        used = [c for c in ranked if c.tier <= worst]
-        if not ranked[0].stands_by:
-            used = [c for c in used if not c.stands_by]
+        working = [c for c in ranked if c.tier <= worst]
+        used = [c for c in working if ranked[0].stands_by or not c.stands_by]
         ranked.sort(key=lambda c: c not in used)
         order.append((family, tuple(c.uplink for c in ranked)))
         usable.append((family, tuple(c.uplink for c in used)))
+        if idle := tuple(c.uplink for c in working if c not in used):
+            reserve.append((family, idle))
         second = [c for c in ranked if (c.is_degraded if c in used else c.works)]
         backup.append((family, tuple(c.uplink for c in second)))
-    return Decision(tuple(order), tuple(usable), backup=tuple(backup))
+    return Decision(tuple(order), tuple(usable), reserve=tuple(reserve), backup=tuple(backup))

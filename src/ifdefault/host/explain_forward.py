@@ -65,14 +65,16 @@ def shares_text(shares: Shares) -> str:
 def outgoing_flow(prepared: Prepared, flow: Flow) -> MarkedFlow:
     """A new connection of the host itself, from a socket without address, device or mark, or of a
     masqueraded LAN."""
-    if why := _matching_rule(prepared, flow):
+    if why := matching_rule(prepared, flow):
         return MarkedFlow(flow, why)
     hook, members = prepared.desired.hook, shares(prepared, flow.family)
     kinds = (_TCP, _UDP) if hook and hook.udp else (_TCP,)
     if not hook or not members or flow.ip_proto not in kinds:
         return MarkedFlow(flow)
     unit, uplink = "destination address" if hook.sticky else "connection", members[0][0]
-    why = f"balance: {shares_text(members)}, picked for each {unit}; here as if {uplink.name}"
+    filling = [u.name for u, _ in members if u.name in dict(prepared.decision.shares)]
+    full = f" while {', '.join(filling)} fills up" if filling else ""
+    why = f"balance: {shares_text(members)}{full}, picked for each {unit}; here as if {uplink.name}"
     return MarkedFlow(replace(flow, mark=uplink.outgoing_mark), why)
 
 
@@ -100,7 +102,7 @@ def tracks_flows(prepared: Prepared) -> bool:
     return connmark.tracks_forwarded(prepared.config, prepared.facts)
 
 
-def _matching_rule(prepared: Prepared, flow: Flow) -> str:
+def matching_rule(prepared: Prepared, flow: Flow) -> str:
     """The `[[outgoing.rule]]` that a flow matches, in words; "" if none."""
     for rule in _outgoing_rules(prepared):
         if lookup.matches(rule, flow):

@@ -254,6 +254,29 @@ def marked(netlink: Netlink, mark: int, mask: int) -> Iterator[bytes]:
     return netlink.stream(_GET, bytes(4) + _mark_attributes(mark, mask))
 
 
+def answered_to(netlink: Netlink, address: str) -> Iterator[bytes]:
+    """The entries whose replies go to an address, and others (all of IPv6, where the kernel's
+    filter can't be relied on: see `_comparison`)."""
+    raw = packed(address)
+    family: Family = 4 if len(raw) == 4 else 6
+    request = _filter(family, reply=(b"", raw)) if family == 4 else _header(family)
+    return (entry for entry in netlink.stream(_GET, request) if raw in entry)
+
+
+def delete(netlink: Netlink, entries: Sequence[bytes]) -> int:
+    """Delete these entries, those that have expired excepted; return how many."""
+    return netlink.change_many(_DELETE, [_key(entry) for entry in entries])
+
+
+@decodes
+def _key(entry: bytes) -> bytes:
+    """What identifies an entry: its original tuple, zone and id."""
+    found = attributes(entry, 4)
+    members = [nested(nf.CTA_TUPLE_ORIG, found[nf.CTA_TUPLE_ORIG])]
+    members += [attribute(k, found[k]) for k in (nf.CTA_ZONE, nf.CTA_ID) if k in found]
+    return entry[:4] + b"".join(members)
+
+
 def _mark_attributes(mark: int, mask: int) -> bytes:
     pair = (nf.CTA_MARK, mark), (nf.CTA_MARK_MASK, mask)
     return b"".join(attribute(kind, value.to_bytes(4, "big")) for kind, value in pair)

@@ -25,7 +25,6 @@ from ifdefault.kernel.uapi.netlink import NETLINK_NETFILTER, NETLINK_SOCK_DIAG
 from ifdefault.model.config import FAMILIES
 
 MOST = 10_000  # sockets and flows of an uplink that are read, each
-_UID = slice(64, 68)  # in struct inet_diag_msg
 # in struct tcp_info: milliseconds since data was sent, since data and an ACK were received; and
 # microseconds in which there was something to send
 _LAST_SENT, _LAST_RECEIVED, _LAST_ACK, _BUSY = 44, 52, 56, slice(168, 176)
@@ -66,7 +65,7 @@ def _sockets(selector: Selector) -> dict[bytes, float]:
         return {
             message[sockdiag.COOKIE]: _least_age_s(message)
             for message in islice(netlink.stream(diag.TCPDIAG_GETSOCK, query), MOST)
-            if u32(message[_UID]) != selector.ignored
+            if sockdiag.uid(message) != selector.ignored
             and (
                 sockdiag.local_address(message) in own
                 or sockdiag.mark(message) & selector.mask in selector.marks

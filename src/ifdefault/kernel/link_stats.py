@@ -36,14 +36,14 @@ class LinkStatsReader:
     """Reads the counters repeatedly at low cost: one exchange for all links (RTM_GETSTATS).
 
     It uses the network namespace of the thread that creates it. Links that are created again or
-    renamed afterwards are missing; create a new reader for them.
+    renamed afterwards are missing; create a new reader for them. `indexes`: by name.
     """
 
     def __init__(self, names: Iterable[str]) -> None:
         self._netlink = Netlink()
         wanted = set(names)
         links = [link for link in read_links(self._netlink) if link.name in wanted]
-        self._names = [link.name for link in links]
+        self.indexes = {link.name: link.index for link in links}
         self._queries = [_STATS.pack(0, link.index, _FILTER) for link in links]
 
     def __enter__(self) -> LinkStatsReader:
@@ -57,7 +57,7 @@ class LinkStatsReader:
 
     def read(self) -> dict[str, LinkStats]:
         replies = self._netlink.ask_many(rt.RTM_GETSTATS, self._queries)
-        found = zip(self._names, replies, strict=True)
+        found = zip(self.indexes, replies, strict=True)
         return {name: decode_link_stats(reply) for name, reply in found if reply}
 
 

@@ -12,7 +12,7 @@ from typing import Literal
 from ifdefault.model.address import family_of
 
 # How queries for a name's addresses are answered:
-#   rotate         all addresses, rotated for each query
+#   rotate         all addresses, rotated for each query, first more rarely while a line is full
 #   weighted       one address, by the uplinks' weights
 #   failover       the address of the best usable uplink only
 #   arrival        all addresses, those of the uplink that received the query first
@@ -127,7 +127,8 @@ class CandidateAddresses:
 
 @dataclass(frozen=True, slots=True)
 class AddressRecord:
-    """An A or AAAA record of a name, and the uplink of its address."""
+    """An A or AAAA record of a name, and the uplink of its address. `weight`: for policies that use
+    it, see `dns.order`."""
 
     uplink: str
     address: str

@@ -15,7 +15,10 @@ PathState = Literal["unproven", "up", "degraded", "recovering", "down"]  # as ob
 Forced = Literal["auto", "up", "down", "drain"]  # as set by the operator
 LONGEST_DRAIN_S = 30 * 86400
 Verdict = Literal["answered", "lost", "wrong", "local"]  # the outcome of one probe
+Direction = Literal["in", "out"]
+WHOLE = 8  # eighths of a weight, of which 1 to 8 count
 StandbyReason = Literal["metered", "budget used up", "outside its hours"]
+BUDGET_USED_UP: StandbyReason = "budget used up"
 ServerState = Literal["unproven", "up", "down"]
 _SEVERITIES: dict[PathState, Severity] = {"down": "error", "degraded": "warning"}
 
@@ -97,16 +100,18 @@ class Decision:
     """Which uplinks to use. `order`: all uplinks of a family, best first; the first is primary.
     `usable`: those that may get new flows and be published in the DNS, never empty (fail static).
     Both by family. `servers_down`: (address, port) of servers that failed their check and get no
-    new connections. `standby`: uplinks that are usable only where no other is, and why. `weights`:
-    present weights that differ from the config's, since a line fills up. `backup`, by family: those
-    that work but come second: degraded, a standby, drained, or not used by command."""
+    new connections. `standby`: uplinks that are usable only where no other is, and why. `reserve`,
+    by family: those of them that work, but aren't used. `backup`, by family: those that work but
+    come second: degraded, a standby, drained, or not used by command. `shares`: while a line fills
+    up, in WHOLE, of each uplink that has less than its whole weight."""
 
     order: tuple[tuple[Family, tuple[str, ...]], ...] = ()
     usable: tuple[tuple[Family, tuple[str, ...]], ...] = ()
     servers_down: tuple[tuple[str, int], ...] = ()
     standby: tuple[tuple[str, StandbyReason], ...] = ()
-    weights: tuple[tuple[str, int], ...] = ()
+    reserve: tuple[tuple[Family, tuple[str, ...]], ...] = ()
     backup: tuple[tuple[Family, tuple[str, ...]], ...] = ()
+    shares: tuple[tuple[str, int], ...] = ()
 
     def ranking(self, family: Family) -> tuple[str, ...]:
         return dict(self.order).get(family, ())
@@ -114,11 +119,20 @@ class Decision:
     def usable_in(self, family: Family) -> tuple[str, ...]:
         return dict(self.usable).get(family, ())
 
+    def works_in(self, family: Family) -> tuple[str, ...]:
+        """Those that may be used where the config names them: a standby, too."""
+        return self.usable_in(family) + dict(self.reserve).get(family, ())
+
+    def share(self, uplink: str) -> int:
+        """How much of its weight counts, relative to the other uplinks."""
+        return dict(self.shares).get(uplink, WHOLE) if self.shares else 1
+
     def backup_in(self, family: Family) -> tuple[str, ...]:
         return dict(self.backup).get(family, ())
 
     def weight(self, uplink: str, configured: int) -> int:
-        return dict(self.weights).get(uplink, configured)
+        """Its present weight, relative to those of the other uplinks."""
+        return configured * self.share(uplink)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,3 +168,17 @@ class LinkCounter:
     link: int
     bytes_in: int
     bytes_out: int
+
+
+@dataclass(frozen=True, slots=True)
+class LineLoad:
+    """How full the line of an uplink is. `used`: the share of `capacity_bits` (bit/s) in use, in
+    the direction that is fuller. `share`: in WHOLE, how much of the uplink's weight counts. `full`:
+    it was full, and hasn't had room for its whole weight since."""
+
+    uplink: str
+    used: float
+    direction: Direction
+    capacity_bits: int
+    share: int = WHOLE
+    full: bool = False

@@ -11,7 +11,8 @@ from typing import Literal
 
 from ifdefault.model.config import Family, Severity
 from ifdefault.model.dns import Policy
-from ifdefault.model.health import Decision, Forced, Health, PathState, ServerState
+from ifdefault.model.health import Decision, Forced, Health, LineLoad, PathState, ServerState
+from ifdefault.model.usage import Usage
 
 _NOTHING = Decision()
 # Upper bounds of the histograms; what is longer is counted beyond the last one.
@@ -83,6 +84,15 @@ class Draining:
 
 
 @dataclass(frozen=True, slots=True)
+class Grace:
+    """Until when an uplink's outgoing connections may go on, as a better one is usable again."""
+
+    uplink: str
+    family: Family
+    until_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class DaemonStatus:
     """The state of all uplinks, and what the engine decided. Times are monotonic seconds."""
 
@@ -94,6 +104,7 @@ class DaemonStatus:
     decision: Decision = _NOTHING
     forced: dict[str, Forced] = field(default_factory=dict)  # by the operator; never "auto"
     drains: tuple[Draining, ...] = ()
+    graces: tuple[Grace, ...] = ()
     held: str = ""  # why the kernel is not changed now, or that an apply is unconfirmed
     undone_in_s: float | None = None  # an apply that waits for confirmation
     conflicts: tuple[str, ...] = ()  # what other programs keep undoing
@@ -102,12 +113,19 @@ class DaemonStatus:
     rates: dict[str, tuple[float, float]] = field(default_factory=dict)  # bit/s in, out
     # by uplink: what is sent from one of these leaves by that uplink
     addresses: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    usage: tuple[Usage, ...] = ()  # of uplinks that have a budget or are metered
     dns: DnsStatus = DnsStatus()
     servers: tuple[CheckedServer, ...] = ()
+    lines: tuple[LineLoad, ...] = ()  # of uplinks that have a capacity
     config_errors: tuple[str, ...] = ()  # why the last config that worked is in use
     unsaved: tuple[str, ...] = ()  # state files that can't be written
     program: str = ""  # the folder of the engine's program; "" before 0.3.0, as its version
     program_version: str = ""
+
+    def is_spent(self, uplink: str) -> bool:
+        """Whether it is down since its budget is used up."""
+        down = {each.uplink for each in self.usage if each.used_up and each.on_budget == "down"}
+        return uplink in down - self.forced.keys()
 
 
 @dataclass(frozen=True, slots=True)

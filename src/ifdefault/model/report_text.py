@@ -9,10 +9,12 @@ import re
 from collections.abc import Iterable
 from typing import Literal
 
-from ifdefault.model.health import Decision, Health
+from ifdefault.model.health import Decision, Health, LineLoad
 
 _PINGED = re.compile(r"icmp://\[?([\w.:]+)\]?")  # shown as ping(8) does, to fit
-Role = Literal["primary", "usable", "not used"]
+_PARTS = {4: "half", 2: "a quarter", 1: "an eighth"}  # of WHOLE
+Role = Literal["primary", "usable", "standby", "not used"]
+ROLES: tuple[Role, ...] = ("primary", "usable", "standby", "not used")  # the best first
 
 
 def grouped(health: Iterable[Health]) -> dict[str, list[Health]]:
@@ -27,7 +29,9 @@ def role(path: Health, decision: Decision) -> Role:
     """Of a path, for new connections."""
     if path.uplink in decision.ranking(path.family)[:1]:
         return "primary"
-    return "usable" if path.uplink in decision.usable_in(path.family) else "not used"
+    if path.uplink in decision.usable_in(path.family):
+        return "usable"
+    return "standby" if path.uplink in decision.works_in(path.family) else "not used"
 
 
 def cause(path: Health) -> str:
@@ -79,6 +83,16 @@ def duration(seconds: float) -> str:
     raise AssertionError
 
 
+def used_of(used: int, limit: int) -> str:
+    """ "41.3 of 50.0 GB (83 %)", "1.2 GB" without a limit."""
+    if not limit:
+        return size(used)
+    number, unit = size(used).split()
+    of = size(limit)
+    text = number if of.endswith(f" {unit}") else f"{number} {unit}"
+    return f"{text} of {of} ({100 * used / limit:.0f} %)"
+
+
 def size(count: float) -> str:
     """Bytes in decimal units, as providers count them: "940 B", "1.2 GB", "120 GB"."""
     units = ["B", "kB", "MB", "GB", "TB", "PB"]
@@ -87,3 +101,10 @@ def size(count: float) -> str:
         units.pop(0)
     digits = 0 if units[0] == "B" or count >= 100 else 1
     return f"{count:.{digits}f} {units[0]}"
+
+
+def filling(load: LineLoad) -> str:
+    """How full a line is: "92 % of 100 Mbit/s out, a quarter of its weight"."""
+    text = f"{100 * load.used:.0f} % of {rate(load.capacity_bits)} {load.direction}"
+    part = _PARTS.get(load.share)
+    return f"{text}, {part} of its weight" if part else text

@@ -7,7 +7,7 @@ state, one of which is 1. docs/metrics.md lists all of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
@@ -27,6 +27,7 @@ from ifdefault.model.report import (
     PathCounters,
     PublisherState,
 )
+from ifdefault.monitor.history import budget as history
 from ifdefault.monitor.metric_families import counter, gauge, histogram, states
 from ifdefault.monitor.status_file import MonitorStatus
 
@@ -44,6 +45,14 @@ class Budget:
     uplink: str
     limit_bytes: int  # 0: no limit
     used_bytes: int
+
+
+def budgets_now(status: DaemonStatus | None, used: Mapping[str, history.Budget]) -> list[Budget]:
+    """By the engine's count, and by the history where that doesn't count."""
+    found = {name: Budget(name, each.limit, each.used) for name, each in used.items()}
+    for usage in status.usage if status else ():
+        found[usage.uplink] = Budget(usage.uplink, usage.limit_bytes, usage.used_bytes)
+    return list(found.values())
 
 
 def content_type(accept: str) -> str:

@@ -84,10 +84,11 @@ class Textfile:
         with suppress(HostError):  # reported by the history itself
             now = datetime.now().astimezone()
             used = read_budgets(self._state_dir, self._config.uplinks, now)
+        status = report.status if isinstance(report, Sample) else None
         content = metrics.render(
-            report.status if isinstance(report, Sample) else None,
+            status,
             report.counters if isinstance(report, Sample) else None,
-            [metrics.Budget(name, each.limit, each.used) for name, each in used.items()],
+            metrics.budgets_now(status, used),
             monitor=read_status(self._run_dir, time.time()),
         )
         try:

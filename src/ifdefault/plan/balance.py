@@ -1,15 +1,17 @@
 """Which of the host's own connections the eBPF programs on connect() balance or give an uplink.
 
 Rules: connections are balanced over the usable uplinks of the lowest rank, in proportion to their
-weights (slots by Sainte-Laguë's method). The slots are used in turn, so that shares are exact, but
-are shuffled, so that the order isn't that of whoever connects. When an uplink fails, its slots go
-to the others, which keep theirs; when it recovers, it gets the same slots again.
+present weights (slots by Sainte-Laguë's method). The slots are used in turn, so that shares are
+exact, but are shuffled, so that the order isn't that of whoever connects. When an uplink fails, its
+slots go to the others, which keep theirs; when it recovers, it gets the same slots again. A line
+that fills up gives away only as many as its present weight is less, but never the last one.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 
 from ifdefault.model.config import FAMILIES, Config, Family
 from ifdefault.model.health import Decision
@@ -53,7 +55,8 @@ def _marks(
             marks = {u.name: u.outgoing_mark for u in members}
             # all uplinks of the rank count, so that the members keep their slots when others fail
             weights = {u.name: u.weight for u in config.uplinks if u.rank == members[0].rank}
-            yield family, tuple(marks[name] for name in slots(weights, marks))
+            present = {name: decision.weight(name, weights[name]) for name in marks}
+            yield family, tuple(marks[name] for name in slots(weights, present))
 
 
 def balanced(uplinks: tuple[Uplink, ...], decision: Decision, family: Family) -> tuple[Uplink, ...]:
@@ -64,15 +67,27 @@ def balanced(uplinks: tuple[Uplink, ...], decision: Decision, family: Family) ->
     return tuple(u for u in usable if u.rank == rank)
 
 
-def slots(weights: Mapping[str, int], members: Iterable[str]) -> tuple[str, ...]:
-    """The owner of each of the SLOTS slots, one of `members`. It depends on the arguments alone,
-    not on the order in which uplinks failed."""
+def slots(weights: Mapping[str, int], present: Mapping[str, int]) -> tuple[str, ...]:
+    """The owner of each of the SLOTS slots: those that `present` has weights of. It depends on the
+    arguments alone, not on the order in which uplinks failed or lines filled up."""
     remaining = sorted(weights)
     owners = _reassign([""] * SLOTS, "", weights, remaining)
-    for failed in sorted(set(weights) - set(members)):
+    for failed in sorted(set(weights) - set(present)):
         remaining.remove(failed)
         owners = _reassign(owners, failed, weights, remaining)
+    owners = _reassign(_without_excess(owners, present), "", present, remaining)
     return tuple(owners[slot] for slot in _SHUFFLED)
+
+
+def _without_excess(owners: list[str], present: Mapping[str, int]) -> list[str]:
+    """With the slots freed that an uplink has beyond what its present weight is worth."""
+    due = Counter(_reassign([""] * SLOTS, "", present, sorted(present)))
+    counts = Counter[str]()
+    kept = []
+    for owner in owners:
+        counts[owner] += 1
+        kept.append(owner if counts[owner] <= max(due[owner], 1) else "")
+    return kept
 
 
 def _reassign(
@@ -111,8 +126,8 @@ def _cgroups(
 def _mark(
     via: tuple[str, ...], uplinks: tuple[Uplink, ...], decision: Decision, family: Family
 ) -> int:
-    """The mark of the first usable uplink of `via`, otherwise of the last; 0 if none has the
+    """The mark of the first uplink of `via` that works, otherwise of the last; 0 if none has the
     family."""
     marks = {u.name: u.outgoing_mark for u in uplinks if u.gateway(family) is not None}
-    usable = [name for name in via if name in marks and name in decision.usable_in(family)]
-    return next((marks[name] for name in (*usable, *reversed(via)) if name in marks), 0)
+    working = [name for name in via if name in decision.works_in(family)]
+    return next((marks[name] for name in (*working, *reversed(via)) if name in marks), 0)

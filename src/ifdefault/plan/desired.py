@@ -83,9 +83,10 @@ def desire(
     facts: Facts,
     uplinks: tuple[Uplink, ...],
     decision: Decision | None = None,
+    discovered: mptcp.Discovered = (),
 ) -> Desired:
     """The kernel state that the uplinks need. Without a decision, uplinks are ordered by carrier,
-    rank and weight instead of by health."""
+    rank and weight instead of by health. `discovered`: their public addresses."""
     usable = tuple(u for u in uplinks if not u.pending)
     copies = main_copy.routes(config.host, facts) if usable else ()
     routes = _distinct((*_routes(config, facts, usable), *copies))
@@ -95,7 +96,7 @@ def desire(
         else ()
         for family in FAMILIES
     }
-    decision = decision or _default_decision(facts, usable)
+    decision = decision or _default_decision(config, facts, usable)
     rules = tuple(policy_rules.policy_rules(config, facts, usable, ports, decision))
     redirects = tuple(_redirects(config, facts, ports, routes, rules))
     hook = balance.desired_hook(config, usable, decision)
@@ -114,7 +115,7 @@ def desire(
         hook=hook,
         sysctls=tuple(settings.sysctls(facts, needs)),
         groups=tuple(_groups(config, facts)),
-        endpoints=mptcp.endpoints(config, facts, usable, decision),
+        endpoints=mptcp.endpoints(config, facts, usable, decision, discovered),
         mptcp_limits=mptcp.limits(config, facts),
         redirects=redirects,
         udp_ports=tuple((f, port) for f in needs.redirected_families() for port in ports[f]),
@@ -209,12 +210,18 @@ def _onlink(facts: Facts, uplink: Uplink, gateway: str) -> bool:
     )
 
 
-def _default_decision(facts: Facts, usable: tuple[Uplink, ...]) -> Decision:
-    """A decision without health: by carrier, then rank and weight."""
+def _default_decision(config: Config, facts: Facts, ready: tuple[Uplink, ...]) -> Decision:
+    """A decision without health: by carrier, then metered ones last, then rank and weight."""
     carriers = {link.name for link in facts.links if link.carrier}
-    order = sorted(resolve.ready(usable), key=lambda u: u.interface not in carriers)
-    names = tuple(u.name for u in order)
-    return Decision(tuple((f, names) for f in FAMILIES), tuple((f, names) for f in FAMILIES))
+    metered = {uplink.name for uplink in config.uplinks if uplink.metered}
+    ranked = sorted(
+        resolve.ready(ready), key=lambda u: (u.interface not in carriers, u.name in metered)
+    )
+    names = tuple(u.name for u in ranked)
+    idle = () if metered.issuperset(names[:1]) else tuple(n for n in names if n in metered)
+    used = tuple(name for name in names if name not in idle)
+    order, usable, reserve = (tuple((f, of) for f in FAMILIES) for of in (used + idle, used, idle))
+    return Decision(order, usable, reserve=reserve)
 
 
 # --- redirects, link groups ---------------------------------------------------------------

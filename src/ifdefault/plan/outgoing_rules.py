@@ -37,12 +37,12 @@ def rules(
     """The rules of one family, in the order of the config: the first that matches a packet counts.
     A config rule is skipped if none of its uplinks has the family."""
     ready = {uplink.name: uplink for uplink in resolve.ready(tuple(uplinks), family)}
-    usable = decision.usable_in(family)
+    works = decision.works_in(family)
     found: list[Rule] = []
     for setting in config.outgoing.rules:
         via = [ready[name] for name in setting.via if name in ready]
         if via and not setting.cgroups:
-            uplink = next((uplink for uplink in via if uplink.name in usable), via[-1])
+            uplink = next((uplink for uplink in via if uplink.name in works), via[-1])
             found += _policy_rules(setting, uplink, config.host, family)
     return tuple(dict.fromkeys(found))
 
@@ -64,8 +64,8 @@ def routes_to_down(
 ) -> Iterator[tuple[str, Sequence[Route]]]:
     """Main's specific routes through routers of uplinks that are down, while another works, with
     the interface of each uplink."""
-    usable = decision.usable_in(family)
-    working = {u.interface for u in uplinks if u.name in usable}
+    works = decision.works_in(family)
+    working = {u.interface for u in uplinks if u.name in works}
     down = {u.interface for u in uplinks} - working
     if not working or not down:
         return

@@ -21,6 +21,7 @@ from ifdefault.ipc import codec
 from ifdefault.model.errors import HostError, Problem
 from ifdefault.model.report import Event
 from ifdefault.model.report_text import duration, size
+from ifdefault.model.usage import Usage
 from ifdefault.monitor.history import reader
 from ifdefault.monitor.history.budget import Budget
 from ifdefault.monitor.history.budgets import read_budgets
@@ -115,20 +116,24 @@ async def charts(
     return await _kept.get(("charts", tuple(uplinks), span), _KEPT_S[span], read)
 
 
-async def month_budgets(state_dir: Path, uplinks: Sequence[UplinkSettings]) -> dict[str, Budget]:
-    """The traffic of each uplink with a budget; HostError."""
+async def month_budgets(
+    state_dir: Path, uplinks: Sequence[UplinkSettings], usage: Sequence[Usage]
+) -> dict[str, Budget]:
+    """The traffic of each uplink with a budget; HostError. `usage`: what the engine has counted."""
     limited = [uplink for uplink in uplinks if uplink.budget_bytes]
 
     def read() -> dict[str, Budget]:
-        return read_budgets(state_dir, limited, datetime.now().astimezone())
+        return read_budgets(state_dir, limited, datetime.now().astimezone(), usage)
 
     return await _kept.get(("budgets", tuple(limited)), 60.0, read) if limited else {}
 
 
-async def budgets(state_dir: Path, uplinks: Sequence[UplinkSettings]) -> dict[str, str]:
+async def budgets(
+    state_dir: Path, uplinks: Sequence[UplinkSettings], usage: Sequence[Usage]
+) -> dict[str, str]:
     """The same, in words."""
     try:
-        found = await month_budgets(state_dir, uplinks)
+        found = await month_budgets(state_dir, uplinks, usage)
     except HostError:
         found = {}
     texts = {name: _budget_text(each) for name, each in found.items()}

@@ -58,7 +58,8 @@ class Pages:
             charts = await history.charts(self._site.state_dir, names, span)
         except HostError as error:
             no_charts = said(error)
-        budgets = await history.budgets(self._site.state_dir, self._site.settings.uplinks)
+        usage = snapshot.status.usage if snapshot.status else ()
+        budgets = await history.budgets(self._site.state_dir, self._site.settings.uplinks, usage)
         return self._site.renderer.page(
             "overview.html",
             "/",

@@ -124,10 +124,11 @@ class Server:
         kind = metrics.content_type(request.headers.get("Accept", ""))
         snapshot = await self.site.live.snapshot()
         try:
-            used = await history.month_budgets(self.site.state_dir, self.site.settings.uplinks)
+            site, usage = self.site, snapshot.status.usage if snapshot.status else ()
+            used = await history.month_budgets(site.state_dir, site.settings.uplinks, usage)
         except HostError:
             used = {}
-        budgets = [metrics.Budget(name, each.limit, each.used) for name, each in used.items()]
+        budgets = metrics.budgets_now(snapshot.status, used)
         monitor = read_status(self.site.run_dir, snapshot.at)
         data = metrics.render(snapshot.status, snapshot.counters, budgets, kind, monitor)
         return web.Response(body=data, headers={"Content-Type": kind})

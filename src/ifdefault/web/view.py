@@ -15,7 +15,7 @@ from ifdefault.model.config import SEVERITIES
 from ifdefault.model.headline import WORST, headline
 from ifdefault.model.health import Forced, Health, PathState
 from ifdefault.model.report import DaemonStatus, Draining, Event, Named
-from ifdefault.model.report_text import cause, count, grouped, rate, role
+from ifdefault.model.report_text import ROLES, cause, count, filling, grouped, rate, role
 from ifdefault.web.live import Snapshot
 
 MOST_ROWS = 50  # of names, publishers and servers
@@ -64,6 +64,7 @@ class UplinkCard:
     rate_out: str = ""
     connections: str = ""
     drain: str = ""
+    line: str = ""  # how full it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +144,7 @@ def _cards(
     paths = grouped(status.health)
     counted = {u.uplink: u for u in snapshot.counters.uplinks} if snapshot.counters else {}
     drains = {drain.uplink: drain for drain in status.drains}
+    lines = {load.uplink: filling(load) for load in status.lines}
     for name in dict.fromkeys([*uplinks, *paths]):
         of_uplink = paths.get(name, [])
         states = {path.state for path in of_uplink}
@@ -151,13 +153,14 @@ def _cards(
         yield UplinkCard(
             name,
             next((state for state in WORST if state in states), "unproven"),
-            next((r for r in ("primary", "usable", "not used") if r in roles), "no address"),
+            next((r for r in ROLES if r in roles), "no address"),
             status.forced.get(name, "auto"),
             tuple(_path(path, snapshot, status) for path in of_uplink),
             rate(rates[0]) if rates else "–",
             rate(rates[1]) if rates else "–",
             f"{counted[name].connections:,}" if name in counted else "–",
             _drain(drains[name], snapshot) if name in drains else "",
+            lines.get(name, ""),
         )
 
 
@@ -187,8 +190,9 @@ def _drain(drain: Draining, snapshot: Snapshot) -> str:
 
 def _decision(status: DaemonStatus) -> Iterator[Row]:
     for family, order in status.decision.order:
-        usable = status.decision.usable_in(family)
-        places = [f"{u}{'' if u in usable else ' (not used)'}" for u in order]
+        usable, works = status.decision.usable_in(family), status.decision.works_in(family)
+        unused = {u: " (standby)" if u in works else " (not used)" for u in order}
+        places = [f"{u}{'' if u in usable else unused[u]}" for u in order]
         yield Row((f"IPv{family}", ", then ".join(places)))
 
 

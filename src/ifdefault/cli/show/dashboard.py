@@ -19,6 +19,7 @@ from ifdefault.cli.show.samples import Samples, Slot, scale
 from ifdefault.cli.show.style import STATES, Line, Style
 from ifdefault.model import report_text
 from ifdefault.model.headline import WORST, headline
+from ifdefault.model.health import WHOLE
 from ifdefault.model.report_text import age, grouped, rate
 
 if TYPE_CHECKING:
@@ -284,7 +285,13 @@ def _remarks(view: View) -> list[Row]:
         if path.state != "up" and path.cause
     ]
     lines += paths.drain_lines(status, {d.uplink for d in status.drains})
+    lines += paths.grace_lines(status)
     lines += paths.remarks(status)
+    lines += [
+        Line(f"{load.uplink}: {report_text.filling(load)}", "warn" if load.full else None)
+        for load in status.lines
+        if load.share < WHOLE
+    ]
     lines += [Line(problem, "bad") for problem in (*status.astray, *status.config_errors)]
     return [Row().add(line, line.style if isinstance(line, Line) else None) for line in lines]
 

@@ -20,6 +20,7 @@ from ifdefault.monitor.history.records import Interval, Outage, Path, Tally
 
 if TYPE_CHECKING:
     from ifdefault.model.config import UplinkConfig
+    from ifdefault.model.usage import Usage
     from ifdefault.monitor.history.reader import Reader
 
 _CURRENT_S = 180.0  # the monitor writes once a minute
@@ -51,13 +52,20 @@ class Seen:
 
 
 def read(
-    reader: Reader, uplink: str, since: float, now: float, uplinks: Sequence[UplinkConfig]
+    reader: Reader,
+    uplink: str,
+    since: float,
+    now: float,
+    uplinks: Sequence[UplinkConfig],
+    usage: Sequence[Usage] = (),
 ) -> Seen:
+    """`usage`: what the engine has counted."""
     first = reader.first()
     since = max(since, first if first is not None else now)
     outages = reader.outages(since, now, uplink)
     months = [*_months(reader.hours(since, now, uplink), outages, since, now)]
-    return Seen(since, now, reader.seen, outages, months, _budgets(reader, uplink, now, uplinks))
+    used = _budgets(reader, uplink, now, uplinks, usage)
+    return Seen(since, now, reader.seen, outages, months, used)
 
 
 def _months(
@@ -84,14 +92,18 @@ def _known(tally: Tally, month: str, since: float, now: float) -> float:
 
 
 def _budgets(
-    reader: Reader, uplink: str, now: float, uplinks: Sequence[UplinkConfig]
+    reader: Reader,
+    uplink: str,
+    now: float,
+    uplinks: Sequence[UplinkConfig],
+    usage: Sequence[Usage],
 ) -> list[tuple[str, Budget]]:
     """Of the uplinks in the config, or if it can't be read, of those in the history."""
     recorded = [UplinkPart(name) for name in {path.uplink for path in reader.paths()}]
     known: Sequence[UplinkConfig | UplinkPart] = uplinks or recorded
     asked = [each for each in known if uplink in ("", each.name)]
     local = datetime.fromtimestamp(now).astimezone()
-    found = budgets(reader, asked, local).items()
+    found = budgets(reader, asked, local, usage).items()
     used = [item for item in found if item[1].used or item[1].limit]
     return sorted(used, key=lambda item: item[0])
 

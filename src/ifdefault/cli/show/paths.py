@@ -11,10 +11,11 @@ from datetime import datetime, timedelta
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from ifdefault.cli.show.style import Line
+from ifdefault.cli.show.style import Line, Style
 from ifdefault.cli.show.table import table
-from ifdefault.model.health import Health
-from ifdefault.model.report_text import age, cause, grouped, role
+from ifdefault.model.health import BUDGET_USED_UP, Health
+from ifdefault.model.month import day_name
+from ifdefault.model.report_text import age, cause, grouped, role, used_of
 
 if TYPE_CHECKING:
     from ifdefault.model.report import DaemonStatus
@@ -25,7 +26,9 @@ _HEADS = ("Uplink", "", "State", "Since", "Loss", "RTT", "Role", "Cause")
 def lines(status: DaemonStatus) -> list[str]:
     """The table of paths, then a line for each problem."""
     drained = {drain.uplink for drain in status.drains}
-    return [*table(_HEADS, list(_rows(status))), *drain_lines(status, drained), *remarks(status)]
+    rows = table(_HEADS, list(_rows(status)))
+    drains = drain_lines(status, drained)
+    return [*rows, *drains, *grace_lines(status), *usage_lines(status), *remarks(status)]
 
 
 def drain_lines(status: DaemonStatus, uplinks: Container[str]) -> Iterator[str]:
@@ -42,6 +45,30 @@ def drain_lines(status: DaemonStatus, uplinks: Container[str]) -> Iterator[str]:
             if number:
                 parts.append(f"the oldest for at least {age(drain.oldest_s)}")
         yield Line(", ".join(parts), "warn")
+
+
+def usage_lines(status: DaemonStatus) -> Iterator[str]:
+    """A line for each uplink that has a budget or stands by: what it has used, and why."""
+    usages = {usage.uplink: usage for usage in status.usage}
+    standby = dict(status.decision.standby)
+    for uplink in dict.fromkeys([*usages, *standby]):
+        parts: list[str] = []
+        style: Style | None = None
+        if usage := usages.get(uplink):
+            used = used_of(usage.used_bytes, usage.limit_bytes)
+            parts.append(f"{used} until {day_name(usage.until)}")
+            style = "bad" if usage.used_up else "warn" if usage.is_low else None
+            parts += [BUDGET_USED_UP, "down"] if status.is_spent(uplink) else []
+        if why := standby.get(uplink):
+            parts += [why, "standby"]
+        yield Line(f"{uplink}: {', '.join(parts)}", style)
+
+
+def grace_lines(status: DaemonStatus) -> Iterator[str]:
+    """A line for each uplink whose connections end soon, since they return to a better one."""
+    until_s = {grace.uplink: grace.until_s for grace in reversed(status.graces)}
+    for uplink, end_s in sorted(until_s.items()):
+        yield f"{uplink}: {age(end_s - status.now_s)} until its connections return to a better one"
 
 
 def has_problem(status: DaemonStatus) -> bool:
@@ -70,6 +97,8 @@ def _notes(path: Health, status: DaemonStatus) -> Iterator[str]:
     """A forced state, a suspected failure, and when a recovering path will be up."""
     if forced := status.forced.get(path.uplink):
         yield f"forced {forced}"
+    if status.is_spent(path.uplink):
+        yield BUDGET_USED_UP
     if path.bursting and path.state != "down":
         yield "suspect"
     if path.state == "recovering" and path.until_s > status.now_s:

@@ -24,7 +24,7 @@ from ifdefault.model.kernel_events import KernelChange, LinkChanged, NeighbourCh
 from ifdefault.model.text import escaped
 from ifdefault.plan.describe import describe
 
-_QUIET_EVENTS = (e.Woke, e.ProbeOutcome, e.TrafficSeen)
+_QUIET_EVENTS = (e.Woke, e.ProbeOutcome, e.TrafficSeen, e.TrafficCounted)
 _QUIET_EFFECTS = (f.SendProbe, f.Save)
 
 
@@ -180,6 +180,7 @@ _EVENTS: dict[type, Callable[[Any], str]] = {
         f"{event.host} is {' '.join(event.addresses) or event.error or 'no address'}"
     ),
     e.TrafficSeen: lambda event: f"TCP connections seen of {len(event.stats)} addresses",
+    e.TrafficCounted: lambda event: f"traffic counted of {len(event.counters)} uplinks",
     e.PublicAddressFound: lambda event: f"{event.uplink} is seen as {event.address}",
     e.UplinkRequested: lambda event: (
         f"request {event.id}: uplink {event.uplink} {event.state}{_timeout(event)}"
@@ -247,6 +248,9 @@ _EFFECTS: dict[type, Callable[[Any], list[str]]] = {
     f.Commit: _operations,
     f.Watch: lambda effect: [f"watch {' '.join(effect.interfaces) or 'nothing'}"],
     f.EndConnections: lambda effect: [f"end connections of {effect.uplink} IPv{effect.family}"],
+    f.ReturnConnections: lambda effect: [
+        f"return connections of {effect.uplink} IPv{effect.family} to {' '.join(effect.better)}"
+    ],
     f.OpenProbeSocket: lambda effect: [
         f"open probe socket of path {effect.path}: {effect.source.address} on {effect.source.dev}"
     ],

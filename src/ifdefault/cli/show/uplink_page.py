@@ -15,6 +15,7 @@ from ifdefault.cli.show.dashboard import View, sparkline
 from ifdefault.cli.show.samples import SPAN_S, scale
 from ifdefault.cli.show.style import STATES
 from ifdefault.model import report_text
+from ifdefault.model.health import BUDGET_USED_UP
 from ifdefault.model.report_text import age, grouped, rate
 
 if TYPE_CHECKING:
@@ -117,7 +118,11 @@ def _traffic(view: View, columns: int) -> Iterator[Row]:
     width = _chart_width(columns)
     slots = view.samples.rate_slots(view.selected, view.status.now_s, width, SPAN_S / width)
     peak = max((max(slot) for slot in slots if slot), default=0.0)
-    yield Row().add("Traffic", "head").add(f"  at most {rate(peak)} in {SPAN_S / 60:.0f} min")
+    title = Row().add("Traffic", "head").add(f"  at most {rate(peak)} in {SPAN_S / 60:.0f} min")
+    for load in view.status.lines:
+        if load.uplink == view.selected:
+            title.add(f"; {report_text.filling(load)}", "warn" if load.full else None)
+    yield title
     for direction, name in enumerate(("in", "out")):
         cells = "".join(
             chart.level(slot[direction] / max(peak, _LEAST_BITS)) if slot else " " for slot in slots
@@ -149,6 +154,11 @@ def _why(view: View, path: Health) -> str:
         return "primary: new connections leave by it"
     if role == "usable":
         return "usable: new connections leave by it if those before it fail"
+    if role == "standby":
+        why = dict(view.status.decision.standby).get(path.uplink)
+        return f"standby ({why}): new connections leave by it if all others fail"
     if forced:
         return f"not used: forced {forced}"
+    if view.status.is_spent(path.uplink):
+        return f"not used: {BUDGET_USED_UP}"
     return f"not used: {path.state}"

@@ -25,20 +25,24 @@ from ifdefault.daemon.controller import events as e
 from ifdefault.daemon.controller.adopt import Adopter
 from ifdefault.daemon.controller.commands import Commands
 from ifdefault.daemon.controller.decision import Primaries, make_decision
-from ifdefault.daemon.controller.effects import SERVER_CHECKS, Effect, ResolveNames, RunHook, Save
+from ifdefault.daemon.controller.effects import SERVER_CHECKS, Effect, ResolveNames, Save
+from ifdefault.daemon.controller.full_lines import follow_lines
 from ifdefault.daemon.controller.names import Names
 from ifdefault.daemon.controller.paths import Paths
 from ifdefault.daemon.controller.reconcile import Reconciler
+from ifdefault.daemon.controller.returning_connections import ReturningConnections
 from ifdefault.daemon.controller.self_check import AGAIN_S, SelfCheck
 from ifdefault.daemon.controller.servers import ServerChecks
 from ifdefault.daemon.controller.stale_connections import StaleConnections
-from ifdefault.daemon.controller.state import Adoption, State
+from ifdefault.daemon.controller.state import State
+from ifdefault.daemon.controller.usage import Usages
 from ifdefault.daemon.controller.watch import Watcher
+from ifdefault.model.config import Config
 from ifdefault.model.errors import ConfigError
 from ifdefault.model.health import Decision
 from ifdefault.model.host import Observation
 from ifdefault.model.kernel import Facts, Uplink
-from ifdefault.model.kernel_events import KernelChange, LinkChanged, NeighbourChanged
+from ifdefault.model.kernel_events import KernelChange
 from ifdefault.model.report import DaemonStatus, DnsStatus
 from ifdefault.plan.prepare import Prepared, Resolved, prepare, resolve
 
@@ -49,13 +53,13 @@ SAVE_S = 60.0
 
 class Controller:
     def __init__(self) -> None:
-        self.state = State()
-        out = self.state.out
+        state = self.state = State()
+        out = state.out
         self.paths, self.servers, self.names = Paths(out), ServerChecks(out), Names(out)
-        self._reconciler, self._self_check = Reconciler(self.state), SelfCheck(self.state)
-        self._adopter, self._commands = Adopter(self.state), Commands(self.state)
-        self._stale, self._watcher = StaleConnections(self.state), Watcher(out)
-        self._primaries = Primaries(self.state)
+        self._reconciler, self._self_check = Reconciler(state), SelfCheck(state)
+        self._adopter, self._commands = Adopter(state), Commands(state)
+        self._stale, self._returning = StaleConnections(state), ReturningConnections(state)
+        self._primaries, self._usage, self._watcher = Primaries(state), Usages(state), Watcher(out)
         self._finish_due = False  # whether names or connections may need an update: `_finish`
         self._refresh_s = inf  # when to update the paths again without any event
         self._servers_due_s = inf  # when to decide after servers went down or came back
@@ -83,6 +87,7 @@ class Controller:
         if self._reconciler.awaited:
             return probe_s  # everything else waits for the answer
         due_s = min(self._save_s, self._refresh_s, self._servers_due_s, state.settle_until_s)
+        due_s = min(due_s, self._returning.wake_s)
         return min(probe_s, due_s, self._commands.wake_s, self._reconciler.wake_s)
 
     @property
@@ -125,16 +130,18 @@ class Controller:
                     self._reconciler.look_at(now)
             case e.PublicAddressFound(uplink, family, address):
                 self.names.discovered[uplink, family] = address
-                self._finish_due = True
+                self._reconciler.look_at(now)
             case e.ConnectionsEnded():
                 self._stale.report(event)
-            case e.Started(config, forced, memories, candidates, public, drains):
-                self.names.candidates = {c.uplink: c for c in candidates}
-                self.names.discovered = {(p.uplink, p.family): p.address for p in public}
-                state.started_s, state.forced = now, dict(forced)
-                state.drain_until_s = {name: now + left_s for name, left_s in drains}
-                self.paths.memories = {(name, family): m for name, family, m in memories}
-                state.adoptions.append(Adoption("start", config))
+            case e.TrafficCounted():
+                follow_lines(state, now, event)
+                if self._usage.observe(event):
+                    self._save(now)
+            case e.Started():
+                self.names.start(event)
+                self.paths.memories = {(name, family): m for name, family, m in event.memories}
+                self._usage.restored = event.usage
+                state.start(now, event)
             case _:
                 self._commands.receive(event, now)
                 if self._commands.entering:
@@ -142,14 +149,10 @@ class Controller:
 
     def _on_kernel_changes(self, now: float, changes: Sequence[KernelChange]) -> None:
         for change in changes:
-            match change:
-                case LinkChanged():
-                    self.state.transitions += self.paths.link(now, change)
-                case NeighbourChanged():
-                    self.state.transitions += self.paths.neighbour(now, change)
-                    if not self.paths.gateways.concern_plan(change):
-                        continue
-            self._reconciler.look_at(now + DEBOUNCE_S)
+            transitions, concerns_plan = self.paths.kernel_changed(now, change)
+            self.state.transitions += transitions
+            if concerns_plan:
+                self._reconciler.look_at(now + DEBOUNCE_S)
 
     def _on_frontend_event(
         self, now: float, event: e.FrontendStarted | e.FrontendEnded | e.SocketFailed
@@ -229,12 +232,13 @@ class Controller:
         state = self.state
         if now >= state.settle_until_s:
             state.settle_until_s, state.settled = inf, True
-            state.decision_due = True
+            state.decision_due = self._finish_due = True
         state.decision_due |= now >= self._servers_due_s
         if now >= self._refresh_s:
             self._update_paths(now, prepared.uplinks, prepared.observation.facts)
         if now >= self._save_s:
             self._save(now)
+        self._finish_due |= now >= self._returning.wake_s
 
     def _report_transitions(self) -> None:
         """Save and log the transitions of paths, run their hooks, and have a decision made."""
@@ -245,9 +249,7 @@ class Controller:
         state.decision_due = self._finish_due = True
         state.out.append(self.saved())
         for change in changes:
-            state.log("path", str(change), change.uplink, change.severity)
-            path = (change.uplink, change.family, change.was, change.state)
-            state.out.append(RunHook(change.state, *path, change.cause))
+            state.report(change)
             self._stale.note(change)
 
     def _save(self, now: float) -> None:
@@ -257,7 +259,9 @@ class Controller:
     def saved(self) -> Save:
         """What the next engine needs to continue."""
         memories = tuple((*key, memory) for key, memory in self.paths.remembered().items())
-        return Save(memories, tuple(self.names.candidates.values()))
+        candidates = tuple(self.names.candidates.values())
+        returned = tuple((*key, better) for key, better in self.state.returned.items())
+        return Save(memories, candidates, returned, self._usage.saved())
 
     # --- plan and apply -------------------------------------------------------------------
 
@@ -284,7 +288,8 @@ class Controller:
             if state.prepared is None:  # at the start, saved path states select the uplinks
                 state.config = adoption.config
                 self._update_paths(now, uplinks, facts)
-            reconciler.awaited = adopter.plan(now, resolved, self._new_decision(uplinks, facts))
+            decision = self._new_decision(resolved.config, uplinks, facts)
+            reconciler.awaited = adopter.plan(now, resolved, decision)
             reconciler.look_at(now)  # this Look was for the adoption; do the one due for repairs
             return reconciler.awaited
         self._update_paths(now, uplinks, facts)
@@ -314,8 +319,8 @@ class Controller:
             self._reconciler.look_at(now)
         state.prepared = replace(prepared, uplinks=uplinks, operations=())
         if first:  # connections may hang on uplinks that went down before this start
-            down = (key for key, (path, _) in self.paths.states().items() if path == "down")
-            state.went_down |= dict.fromkeys(down)
+            states = self.paths.states().items()
+            state.went_down |= {key: None for key, (path, _) in states if path == "down"}
             self._save(now)
         self._update_paths(now, uplinks, facts)
         self._report_transitions()
@@ -345,22 +350,23 @@ class Controller:
         """Decide. True if the decision changed, and so has to be applied to the kernel."""
         state = self.state
         state.decision_due, self._servers_due_s = False, inf
-        before, state.decision = state.decision, self._new_decision(uplinks, facts)
+        before = state.decision
+        state.decision = self._new_decision(state.config, uplinks, facts)
         changed = state.decision != before
         self._finish_due |= changed
         state.unapplied |= changed
         return changed
 
-    def _new_decision(self, uplinks: tuple[Uplink, ...], facts: Facts) -> Decision:
+    def _new_decision(self, config: Config, uplinks: tuple[Uplink, ...], facts: Facts) -> Decision:
         self.paths.check_unproven()
-        return make_decision(self.state, self.paths.states(), self.servers.down, uplinks, facts)
+        paths, down = self.paths.states(), self.servers.down
+        return make_decision(self.state, config, paths, down, uplinks, facts)
 
     # --- after the kernel was changed -------------------------------------------------------
 
     def _publish(self, now: float, prepared: Prepared) -> None:
         decision = self.state.decision or Decision()
-        degraded = [h.uplink for h in self.paths.health() if h.state == "degraded"]
-        ways = self.paths.ways(decision)
+        degraded, ways = self.paths.degraded(), self.paths.ways(decision)
         known = self.names.candidates
         self.names.update(now, self.state.config, prepared.uplinks, decision, degraded, ways)
         if self.names.candidates != known:
@@ -372,29 +378,24 @@ class Controller:
         if self._self_check.update(prepared):
             self._reconciler.look_at(now + AGAIN_S)
         self._primaries.report()
-        self._stale.end({key: path for key, (path, _) in self.paths.states().items()})
+        paths = {key: path for key, (path, _) in self.paths.states().items()}
+        self._stale.end(paths)
+        if self._returning.update(now, paths):
+            self._save(now)
+        self.paths.stand_by(now, self.state.decision or Decision(), self.state.graces)
 
     # --- status ---------------------------------------------------------------------------
 
     def status(self, now: float) -> DaemonStatus:
         """The status as far as the controller knows it; the engine and the performers add to it."""
-        state = self.state
-        health = self.paths.health()
-        return DaemonStatus(
-            pid=0,
-            up_s=now - state.started_s,
-            now_s=now,
-            config="",
+        state, health = self.state, self.paths.health()
+        return replace(
+            state.status(now),
             health=tuple(replace(h, cause="not probed") if state.held else h for h in health),
-            decision=state.decision or Decision(),
-            forced={name: forced for name, forced in state.forced.items() if forced != "auto"},
-            drains=state.drains(),
-            held=state.held or (state.unconfirmed.text(now) if state.unconfirmed else ""),
-            undone_in_s=state.unconfirmed.left_s(now) if state.unconfirmed else None,
+            graces=self._returning.status(),
             conflicts=self._reconciler.backoff.conflicts(now),
             astray=tuple(map(str, self._self_check.problems)),
             problems=(*state.lacks, *state.refused, *self.paths.problems),
-            addresses=state.addresses(),
             dns=DnsStatus(names=self.names.status(), problems=self.names.problems),
             servers=self.servers.checked(),
         )

@@ -5,15 +5,16 @@ Rules: the decision is a function of the current state, not of past events.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from ifdefault.daemon.controller.effects import RunHook
 from ifdefault.daemon.controller.state import Key, State
 from ifdefault.health.selection import Candidate, decide
-from ifdefault.model.config import FAMILIES, Family
+from ifdefault.health.usage import is_within
+from ifdefault.model.config import FAMILIES, Config, Family, UplinkConfig
 from ifdefault.model.flow import Flow
-from ifdefault.model.health import Decision, PathState
+from ifdefault.model.health import BUDGET_USED_UP, Decision, PathState, StandbyReason
 from ifdefault.model.kernel import Facts, Uplink
 from ifdefault.plan.lookup import Fib
 from ifdefault.plan.self_check import elsewhere
@@ -24,6 +25,7 @@ _FRESH: tuple[PathState, float] = ("unproven", 0.0)
 
 def make_decision(
     state: State,
+    config: Config,
     paths: Mapping[Key, tuple[PathState, float]],
     down: tuple[Server, ...],
     uplinks: tuple[Uplink, ...],
@@ -33,6 +35,8 @@ def make_decision(
     until the first answers are in (`State.settled`), since they come in any order."""
     carriers = {link.name for link in facts.links if link.carrier}
     works = _Routing(facts) if state.held else None
+    forced = {uplink.name: state.forced_state(uplink) for uplink in config.uplinks}
+    standby = dict(standby_uplinks(state, config))
     candidates = []
     for uplink in uplinks:
         for family in FAMILIES:
@@ -51,12 +55,34 @@ def make_decision(
                     weight=uplink.weight,
                     carrier=uplink.interface in carriers,
                     state=observed,
-                    forced=state.forced.get(uplink.name, "auto"),
+                    forced=forced.get(uplink.name, "auto"),
                     down_since_s=since_s if observed == "down" else 0.0,
+                    standby=uplink.name in standby,
                 )
             )
-    decision = replace(decide(candidates), servers_down=down)
+    decision = replace(
+        decide(candidates),
+        servers_down=down,
+        standby=tuple(standby.items()),
+        shares=state.free_capacity.shares(config.uplinks),
+    )
     return works.primary_first(decision, uplinks) if works is not None else decision
+
+
+def standby_uplinks(state: State, config: Config) -> Iterator[tuple[str, StandbyReason]]:
+    """The uplinks that are usable only where no other is, unless the operator forced them up."""
+    for uplink in config.uplinks:
+        reason = _why_standby(state, uplink)
+        if reason and state.forced.get(uplink.name) != "up":
+            yield uplink.name, reason
+
+
+def _why_standby(state: State, uplink: UplinkConfig) -> StandbyReason | None:
+    if uplink.on_budget == "standby" and state.is_spent(uplink):
+        return BUDGET_USED_UP
+    if uplink.hours and state.minute is not None and not is_within(uplink.hours, state.minute):
+        return "outside its hours"
+    return "metered" if uplink.metered else None
 
 
 class _Routing:

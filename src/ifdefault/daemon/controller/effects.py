@@ -8,7 +8,7 @@ A turn yields, as needed (Log and RunHook next to the step that they report):
   4. Publish, as early as possible, since resolvers need the longest to react; in any case before
      connections end, or a client that reconnects at once is sent to the dead address again;
   5. Commit or Converge: new connections use another uplink;
-  6. EndConnections, only after that;
+  6. EndConnections and ReturnConnections, only after that;
   7. SendProbe, and Answer to the operator's request.
 
 Rules: frozen values. The docstring of an effect names the event that answers it.
@@ -27,6 +27,8 @@ from ifdefault.model.flow import Question
 from ifdefault.model.health import Forced, PathState, Way
 from ifdefault.model.kernel import Uplink
 from ifdefault.model.mptcp import MptcpState
+from ifdefault.model.returning import Returning
+from ifdefault.model.usage import SavedUsage
 from ifdefault.plan.prepare import Prepared
 
 SERVER_CHECKS = 1 << 20  # as a probe's `path`: it checks a server (path numbers are far smaller)
@@ -93,6 +95,17 @@ class EndConnections:
     mask: int
     spared: tuple[str, ...]  # prefixes that are not reached through an uplink
     others: tuple[str, ...]  # addresses of the other uplinks, best uplink first
+
+
+@dataclass(frozen=True, slots=True)
+class ReturnConnections:
+    """End the connections of an uplink that would use `better` ones if they were opened now:
+    ConnectionsEnded. See `returning_connections`."""
+
+    uplink: str
+    family: Family
+    better: tuple[str, ...]
+    returning: Returning
 
 
 # --- probes -----------------------------------------------------------------------------------
@@ -198,10 +211,13 @@ class Log:
 @dataclass(frozen=True, slots=True)
 class Save:
     """Save what the next engine needs to continue: written and renamed, without fsync. `candidates`
-    preserve the last addresses of a name whose uplinks aren't ready at the start."""
+    preserve the last addresses of a name whose uplinks aren't ready at the start; `returned`: as in
+    State; `usage`: None if nothing is counted."""
 
     memories: tuple[tuple[str, Family, Memory], ...]
     candidates: tuple[CandidateAddresses, ...] = ()
+    returned: tuple[tuple[str, Family, tuple[str, ...]], ...] = ()
+    usage: SavedUsage | None = None
 
 
 # --- the operator -----------------------------------------------------------------------------
@@ -279,6 +295,7 @@ Effect = (
     | Commit
     | Watch
     | EndConnections
+    | ReturnConnections
     | OpenProbeSocket
     | CloseProbeSocket
     | SendProbe

@@ -16,12 +16,13 @@ from ifdefault.model.errors import Problem
 from ifdefault.model.health import Forced, LinkCounter, TcpStats, Verdict
 from ifdefault.model.host import Observation
 from ifdefault.model.kernel_events import KernelChange
+from ifdefault.model.usage import SavedUsage
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
     """The daemon started; with what an earlier one saved. `drains`: how long each drain with a
-    timeout goes on."""
+    timeout goes on; `returned`: as in State."""
 
     config: Config
     forced: tuple[tuple[str, Forced], ...] = ()
@@ -29,6 +30,8 @@ class Started:
     candidates: tuple[CandidateAddresses, ...] = ()
     public: tuple[PublicAddressFound, ...] = ()
     drains: tuple[tuple[str, float], ...] = ()
+    returned: tuple[tuple[str, Family, tuple[str, ...]], ...] = ()
+    usage: SavedUsage | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,14 +101,16 @@ class SilentlyChanged:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionsEnded:
-    """The outcome of EndConnections."""
+    """The outcome of EndConnections, or of ReturnConnections to `better` uplinks."""
 
     uplink: str
     family: Family
-    sockets: int = 0
+    sockets: int = 0  # of TCP
     flows: int = 0
     took_s: float = 0.0
     error: str = ""
+    udp_sockets: int = 0
+    better: tuple[str, ...] = ()
 
 
 # --- the frontend -----------------------------------------------------------------------------
@@ -157,13 +162,16 @@ class TrafficSeen:
 
 @dataclass(frozen=True, slots=True)
 class TrafficCounted:
-    """The bytes that the uplinks' interfaces have carried so far; sent about once a second if the
-    config has a budget to obey, hours or capacities. `wall_s`: seconds since the epoch, by a clock
-    that may have been set meanwhile; `local_s`: the same, shifted by the offset of local time."""
+    """The bytes that the uplinks' interfaces have carried so far; sent about once a second if an
+    uplink has a budget, hours or a capacity, or is metered. `wall_s`: seconds since the epoch, by a
+    clock that may have been set meanwhile; `local_s`: the same, shifted by the offset of local
+    time; `boot_s`: since the boot, by a clock that nobody sets and that goes on while the host
+    sleeps."""
 
     wall_s: float
     local_s: float
     counters: tuple[LinkCounter, ...] = ()
+    boot_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

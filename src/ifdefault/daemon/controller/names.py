@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from ifdefault.daemon.controller.effects import Effect, Log, Publish
+from ifdefault.daemon.controller.events import Started
 from ifdefault.dns.candidate_address import candidate, public_addresses
 from ifdefault.dns.publish import publish
 from ifdefault.model.config import Config, Family
@@ -33,6 +34,11 @@ class Names:
         self._since: dict[str, float] = {}  # by name
         self.problems: tuple[str, ...] = ()
         self.discovered: dict[tuple[str, Family], str] = {}  # public addresses
+
+    def start(self, started: Started) -> None:
+        """Begin with what an earlier engine saved."""
+        self.candidates = {c.uplink: c for c in started.candidates}
+        self.discovered = {(p.uplink, p.family): p.address for p in started.public}
 
     @property
     def published(self) -> tuple[Published, ...]:

@@ -8,6 +8,7 @@ no evidence.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from math import inf
 
@@ -22,6 +23,12 @@ from ifdefault.daemon.controller.effects import (
 from ifdefault.daemon.controller.events import ProbeOutcome, TrafficSeen
 from ifdefault.daemon.controller.gateways import Gateways
 from ifdefault.daemon.controller.never_worked import NeverWorked
+from ifdefault.daemon.controller.probe_source import (
+    link_fault,
+    probe_source,
+    probe_targets,
+    source_fault,
+)
 from ifdefault.health.counts import PathCounts
 from ifdefault.health.path import Path
 from ifdefault.health.states import Memory
@@ -37,8 +44,8 @@ from ifdefault.model.health import (
     Transition,
     Way,
 )
-from ifdefault.model.kernel import Facts, Link, Uplink
-from ifdefault.model.kernel_events import LinkChanged, NeighbourChanged
+from ifdefault.model.kernel import Facts, Uplink
+from ifdefault.model.kernel_events import KernelChange, LinkChanged, NeighbourChanged
 from ifdefault.model.report import PathCounters
 
 Key = tuple[str, Family]
@@ -87,6 +94,10 @@ class Paths:
         healths = (probed.path.health() for probed in self._paths.values())
         return tuple(map(self._never_worked.shown, healths))
 
+    def degraded(self) -> tuple[str, ...]:
+        """The uplinks of degraded paths."""
+        return tuple(name for (name, _), t in self._paths.items() if t.path.state == "degraded")
+
     def counters(self) -> tuple[PathCounters, ...]:
         return tuple(self._counts[key].report(*key) for key in self._paths)
 
@@ -132,19 +143,19 @@ class Paths:
         for uplink in uplinks:
             for family in FAMILIES:
                 link = links.get(uplink.interface)
-                source = _source(uplink, family, link)
+                source = probe_source(uplink, family, link)
                 probed = self._create_or_update(
                     now, config, uplink, family, create=source is not None
                 )
                 if probed is None:
                     continue
-                fault = _link_fault(uplink.interface, link)
+                fault = link_fault(uplink.interface, link)
                 if source is not None:
                     self._open(probed, source)
                 else:
                     self._close(now, probed)
                     if not fault and now - probed.closed_s >= _GRACE_S:
-                        fault = _source_fault(uplink, family)
+                        fault = source_fault(uplink, family)
                 transitions += probed.path.link(now, not fault, fault)
         keys = ((uplink.name, family) for uplink in uplinks for family in FAMILIES)
         self._paths = {key: self._paths[key] for key in keys if key in self._paths}
@@ -155,7 +166,7 @@ class Paths:
         self, now: float, config: Config, uplink: Uplink, family: Family, *, create: bool
     ) -> ProbedPath | None:
         key = (uplink.name, family)
-        targets, terms = _targets(config, uplink.name, family), config.health
+        targets, terms = probe_targets(config, uplink.name, family), config.health
         probed = self._paths.get(key)
         if probed is None and not create:
             return None
@@ -286,8 +297,17 @@ class Paths:
 
     # --- other evidence -------------------------------------------------------------------
 
+    def kernel_changed(self, now: float, change: KernelChange) -> tuple[Transitions, bool]:
+        """The transitions that follow, and whether a plan may depend on the change."""
+        match change:
+            case LinkChanged():
+                return self.link(now, change), True
+            case NeighbourChanged():
+                return self.neighbour(now, change), self.gateways.concern_plan(change)
+        return (), True
+
     def link(self, now: float, event: LinkChanged) -> Transitions:
-        cause = _link_fault(event.name, None if event.gone else event)
+        cause = link_fault(event.name, None if event.gone else event)
         transitions: list[Transition] = []
         for probed in self._paths.values():
             if probed.source and probed.source.dev == event.name:
@@ -327,6 +347,19 @@ class Paths:
                     self._wake_earlier(probed)
         return tuple(transitions)
 
+    def stand_by(self, now: float, decision: Decision, graces: Container[Key]) -> None:
+        """Probe a standby sparsely while another uplink works. `graces`: paths that still carry
+        connections, which end soon."""
+        standby = dict(decision.standby)
+        for key, probed in self._paths.items():
+            name, family = key
+            used = decision.usable_in(family)
+            others = (self._paths.get((other, family)) for other in used)
+            works = any(other and other.path.state in ("up", "degraded") for other in others)
+            idle = name in standby and name not in used and key not in graces
+            probed.path.stand_by(now, idle=idle and works)
+        self._set_wake_s()
+
     def ways(self, decision: Decision) -> tuple[Way, ...]:
         """The usable paths that have a source address, best first."""
         return tuple(
@@ -337,39 +370,6 @@ class Paths:
             and (probed := self._paths.get((name, family)))
             and probed.source
         )
-
-
-def _targets(config: Config, name: str, family: Family) -> tuple[Probe, ...]:
-    """The uplink's own targets, or those of [health]: names, and addresses of this family."""
-    own = next((u.probes for u in config.uplinks if u.name == name), None)
-    probes = config.health.probes if own is None else own
-    return tuple(p for p in probes if not is_address(p.host) or (":" in p.host) == (family == 6))
-
-
-def _source(uplink: Uplink, family: Family, link: Link | None) -> ProbeSource | None:
-    address, gateway = uplink.source(family), uplink.gateway(family)
-    if uplink.pending or address is None or gateway is None or link is None:
-        return None
-    # there are rules for this mark only where addresses don't identify the uplink
-    mark = 0 if uplink.mechanism == "source" else uplink.arrival_mark
-    return ProbeSource(address, uplink.interface, link.index, mark, gateway)
-
-
-def _source_fault(uplink: Uplink, family: Family) -> str:
-    """Why an uplink has no source for its probes."""
-    if uplink.pending:
-        return uplink.pending
-    what = "default route" if any(a.family == family for a in uplink.addresses) else "address"
-    return f"no IPv{family} {what} on {uplink.interface}"
-
-
-def _link_fault(name: str, link: Link | LinkChanged | None) -> str:
-    """Why a link carries no packets, "" if it does."""
-    if link is None:
-        return f"interface {name} is gone"
-    if not link.up:
-        return f"interface {name} is down"
-    return "" if link.carrier else "carrier lost"
 
 
 def _suspect_cause(stats: TcpStats) -> str:

@@ -7,7 +7,7 @@ while no other uplink is usable.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from ifdefault.daemon.controller.effects import EndConnections
 from ifdefault.daemon.controller.events import ConnectionsEnded
@@ -37,11 +37,11 @@ class StaleConnections:
         """End the connections of paths that are still down, observed or forced."""
         state = self._state
         decision, prepared = state.decision, state.prepared
-        too_early = state.held or state.unapplied or state.conflicted  # new ones would hang as well
-        if too_early or decision is None or prepared is None:
+        if not state.stands or decision is None or prepared is None:  # new ones would hang as well
             return
+        forced = {uplink.name: state.forced_state(uplink) for uplink in state.config.uplinks}
         for name, family in sorted(state.went_down):
-            if "down" not in (state.forced.get(name), states.get((name, family))):
+            if "down" not in (forced.get(name), states.get((name, family))):
                 del state.went_down[name, family]  # it was forced down, and isn't any more
                 continue
             usable = decision.usable_in(family)
@@ -59,12 +59,20 @@ class StaleConnections:
         if ended.error:
             text = f"{head}: can't end connections: {ended.error}"
             self._state.log("ended", text, ended.uplink, "warning")
-        elif ended.sockets or ended.flows:
-            text = (
-                f"{head}: ended {ended.sockets} TCP connections and {ended.flows} tracked flows"
-                f" in {ended.took_s * 1000:.0f} ms"
-            )
+        elif counts := ", ".join(_counts(ended)):
+            back = f", which return to {' and '.join(ended.better)}" if ended.better else ""
+            text = f"{head}: ended {counts} in {ended.took_s * 1000:.0f} ms{back}"
             self._state.log("ended", text, ended.uplink)
+
+
+def _counts(ended: ConnectionsEnded) -> Iterator[str]:
+    for count, what in (
+        (ended.sockets, "TCP connection"),
+        (ended.udp_sockets, "connected UDP socket"),
+        (ended.flows, "tracked flow"),
+    ):
+        if count:
+            yield f"{count} {what}{'s' * (count > 1)}"
 
 
 def connections_to_end(
@@ -78,7 +86,7 @@ def connections_to_end(
     )
     others = [a.address for u in remaining for a in u.addresses if a.family == family]
     own = (a.address for a in uplink.addresses if a.family == family)
-    dead = all(uplink.name not in decision.usable_in(f) for f in FAMILIES)
+    dead = all(uplink.name not in decision.works_in(f) for f in FAMILIES)
     return EndConnections(
         uplink.name,
         family,

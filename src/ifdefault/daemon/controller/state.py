@@ -11,12 +11,15 @@ from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Literal
 
-from ifdefault.daemon.controller.effects import Effect, Log
+from ifdefault.daemon.controller.effects import Effect, Log, RunHook
+from ifdefault.daemon.controller.events import Started
+from ifdefault.health.free_capacity import FreeCapacity
 from ifdefault.model.changes import undone_in
-from ifdefault.model.config import FAMILIES, Config, Family, Severity
+from ifdefault.model.config import FAMILIES, Config, Family, Severity, UplinkConfig
 from ifdefault.model.health import Decision, Forced, Transition
 from ifdefault.model.kernel import Uplink
-from ifdefault.model.report import Draining
+from ifdefault.model.report import DaemonStatus, Draining
+from ifdefault.model.usage import Usage
 from ifdefault.plan.prepare import Prepared
 
 Key = tuple[str, Family]
@@ -74,10 +77,29 @@ class State:
     frontend: bool = False  # one is running
     transitions: list[Transition] = field(default_factory=list)  # in this turn
     went_down: dict[Key, None] = field(default_factory=dict)  # paths whose connections may hang
+    graces: dict[Key, float] = field(default_factory=dict)  # until when connections may go on
+    # of an uplink, the better ones that got back the connections that are theirs
+    returned: dict[Key, tuple[str, ...]] = field(default_factory=dict)
     adoptions: deque[Adoption] = field(default_factory=deque)
     unconfirmed: Unconfirmed | None = None
+    usage: tuple[Usage, ...] = ()  # of uplinks that have a budget or are metered
+    minute: int | None = None  # of the day, in local time
+    free_capacity: FreeCapacity = field(default_factory=FreeCapacity)
     repairs: int = 0  # operations so far that undid what others had changed
     refusals: int = 0  # operations so far that the kernel refused
+
+    def start(self, now: float, started: Started) -> None:
+        """Begin with what an earlier engine saved."""
+        self.started_s, self.forced = now, dict(started.forced)
+        self.config = started.config
+        self.drain_until_s = {name: now + left_s for name, left_s in started.drains}
+        self.returned = {(name, family): better for name, family, better in started.returned}
+        self.adoptions.append(Adoption("start", started.config))
+
+    @property
+    def stands(self) -> bool:
+        """Whether the kernel is as decided, so that new connections take the right uplink."""
+        return not (self.held or self.unapplied or self.conflicted)
 
     @property
     def uplinks(self) -> tuple[Uplink, ...]:
@@ -87,6 +109,24 @@ class State:
     def lacks(self) -> tuple[str, ...]:
         """What is configured, but not possible here, for the status."""
         return tuple(map(str, self.prepared.lacks)) if self.prepared else ()
+
+    def status(self, now: float) -> DaemonStatus:
+        """What of the status is known here."""
+        undo = self.unconfirmed
+        return DaemonStatus(
+            pid=0,
+            up_s=now - self.started_s,
+            now_s=now,
+            config="",
+            decision=self.decision or Decision(),
+            forced={name: forced for name, forced in self.forced.items() if forced != "auto"},
+            drains=self.drains(),
+            held=self.held or (undo.text(now) if undo else ""),
+            undone_in_s=undo.left_s(now) if undo else None,
+            addresses=self.addresses(),
+            usage=self.usage,
+            lines=self.free_capacity.loads(self.config.uplinks),
+        )
 
     def addresses(self) -> dict[str, tuple[str, ...]]:
         """For the status."""
@@ -100,11 +140,28 @@ class State:
         if forced == "down":
             self.went_down |= {(name, family): None for family in FAMILIES}
 
+    def is_spent(self, uplink: UplinkConfig) -> bool:
+        """Whether its budget is used up."""
+        used = (each.used_bytes for each in self.usage if each.uplink == uplink.name)
+        return 0 < uplink.budget_bytes <= next(used, 0)
+
+    def forced_state(self, uplink: UplinkConfig) -> Forced:
+        """As the operator forced it; without that, down once a budget is used up that says so."""
+        forced = self.forced.get(uplink.name, "auto")
+        is_down = forced == "auto" and uplink.on_budget == "down" and self.is_spent(uplink)
+        return "down" if is_down else forced
+
     def drains(self) -> tuple[Draining, ...]:
         """For the status."""
         names = sorted(name for name, forced in self.forced.items() if forced == "drain")
         until = self.drain_until_s
         return tuple(Draining(n, until[n] if until.get(n, inf) < inf else None) for n in names)
+
+    def report(self, change: Transition) -> None:
+        """Log a path's transition, and run its hook."""
+        self.log("path", str(change), change.uplink, change.severity)
+        path = (change.uplink, change.family, change.was, change.state)
+        self.out.append(RunHook(change.state, *path, change.cause))
 
     def log(self, kind: str, text: str, uplink: str = "", severity: Severity = "info") -> None:
         self.out.append(Log(kind, text, uplink, severity))

@@ -45,6 +45,15 @@ SERIALS: StateFile[dict[str, _Serial]] = StateFile(
 )
 
 
+def _unweighted(zone: Zone) -> Zone:
+    """What secondaries see of a zone: they know no weights."""
+    names = (
+        replace(name, addresses=tuple(replace(record, weight=1) for record in name.addresses))
+        for name in zone.names
+    )
+    return replace(zone, names=tuple(names))
+
+
 class Nameserver:
     def __init__(self, store: Store, process: DnsServerProcess, event_log: EventLog) -> None:
         self._store, self._process, self._event_log = store, process, event_log
@@ -104,7 +113,7 @@ class Nameserver:
         known = self._store.read(SERIALS) or {}
         with_serials = []
         for zone in zones:
-            digest = sha256(repr(zone).encode()).hexdigest()
+            digest = sha256(repr(_unweighted(zone)).encode()).hexdigest()
             last = known.get(zone.zone) or _Serial(0, "")
             serial = last.serial
             if not serial or digest != last.digest:

@@ -82,6 +82,12 @@ def number(path: str) -> int:
         return 0
 
 
+def numbers_below(path: str) -> tuple[int, ...]:
+    """The ids of a cgroup and of all below it; none if it doesn't exist."""
+    folders = os.fwalk(_below(path), dir_fd=root())
+    return tuple(os.fstat(fd).st_ino for _, _, _, fd in folders)
+
+
 def owner(path: str) -> int:
     """The user who owns a cgroup, and may create others in it; -1 if it doesn't exist."""
     try:

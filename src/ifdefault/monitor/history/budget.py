@@ -1,19 +1,19 @@
 """A month's traffic against its budget, with a forecast.
 
-Rules: a month begins at midnight, local time, on the day on which the provider begins to count
-anew; where a month doesn't have that day, on its last one.
+Rules: a month begins at midnight, local time; see `model.month`.
 """
 
 from __future__ import annotations
 
-from calendar import monthrange
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 
+from ifdefault.model import month
 from ifdefault.monitor.history.records import Traffic
 
 RATE_DAYS = 7  # the forecast is by the rate of this many days at most
+_EPOCH = date(1970, 1, 1).toordinal()
 _LEAST_S = 6 * 3600  # no forecast from less
 
 
@@ -32,22 +32,25 @@ class Budget:
 
 def month_of(now: datetime, reset_day: int) -> tuple[datetime, datetime]:
     """The month that the provider counts in: its beginning and its end."""
-    months = now.year * 12 + now.month - 1
-    if (begin := _reset(months, reset_day)) > now:
-        return _reset(months - 1, reset_day), begin
-    return begin, _reset(months + 1, reset_day)
+    begin, end = month.month_of(now.date().toordinal() - _EPOCH, reset_day)
+    return _midnight(begin), _midnight(end)
 
 
-def _reset(months: int, day: int) -> datetime:
-    """Midnight of a day of a month, counted from the year 0; with the offset of then."""
-    year, month = months // 12, months % 12 + 1
-    date = f"{year:04}-{month:02}-{min(day, monthrange(year, month)[1]):02}"
-    return datetime.fromisoformat(date).astimezone()
+def _midnight(day: int) -> datetime:
+    """When a day begins, with the offset of then."""
+    return datetime.fromordinal(day + _EPOCH).astimezone()
 
 
-def budget(traffic: Iterable[Traffic], limit: int, reset_day: int, now: datetime) -> Budget:
+def budget(
+    traffic: Iterable[Traffic],
+    limit: int,
+    reset_day: int,
+    now: datetime,
+    counted: int | None = None,
+) -> Budget:
     """What an uplink has used of its budget. `traffic`: its hours, those of the last RATE_DAYS
-    included even if they belong to the month before."""
+    included even if they belong to the month before. `counted`: what the engine has counted of this
+    month, if it counts, which is what it obeys."""
     since, until = month_of(now, reset_day)
     recent = now - timedelta(days=RATE_DAYS)
     begin_at, recent_at, now_at = since.timestamp(), recent.timestamp(), now.timestamp()
@@ -59,6 +62,7 @@ def budget(traffic: Iterable[Traffic], limit: int, reset_day: int, now: datetime
         if hour.at >= recent_at:
             lately += total
             first_at = min(first_at, hour.at)
+    used = used if counted is None else counted
     known_s = now_at - first_at
     if known_s < _LEAST_S:
         return Budget(since, until, used, limit)
