@@ -28,6 +28,7 @@ _TABLES = """\
 ip -o link
 ip -d -4 rule; ip -d -6 rule
 ip -d -4 route show table all; ip -d -6 route show table all
+ip mptcp endpoint show; ip mptcp limits show
 nft -s list ruleset"""
 _SYSCTLS = Path("/proc/sys")
 _COUNTERS = {"net/netfilter/nf_conntrack_count"}
@@ -35,7 +36,8 @@ _OF_MODULES = ("net/netfilter/", "net/nf_conntrack_max")
 
 
 def read_state(node: Node) -> State:
-    """Every line of links, rules, routes and rulesets, and every sysctl that can be read."""
+    """Every line of links, rules, routes and rulesets, MPTCP's endpoints and limits, and
+    every sysctl that can be read."""
     tables = node.run(["sh", "-e", "-c", _TABLES]).stdout.splitlines()
     return Counter(line.rstrip() for line in tables) + node.python(_sysctls)
 

@@ -56,6 +56,14 @@ def advertisements(world: World) -> None:
     world["host"].sysctl("net.ipv6.conf.wan1.accept_ra", 1)
 
 
+def announcing(world: World) -> None:
+    """There is an endpoint of another program, too."""
+    world["host"].run(["ip", "mptcp", "endpoint", "add", "192.0.2.7", "id", "7", "signal"])
+    world["host"].run(["ip", "mptcp", "limits", "set", "subflows", "3"])
+    with world.config.open("a", encoding="utf-8") as config:
+        config.write("[mptcp]\nannounce = true\n")
+
+
 def nothing(world: World) -> None:
     pass
 
@@ -70,7 +78,7 @@ def script(world: World) -> Path:
 @pytest.mark.parametrize(
     ("topology", "arrange", "trace"),
     [
-        ("two", nothing, "lookup 1002"),
+        ("two", announcing, "id 251"),
         ("two", forwarding, "misrouted_2"),
         ("two", own_group, "group 171"),
         ("two", naive_udp, "dnat"),

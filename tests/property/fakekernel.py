@@ -34,6 +34,13 @@ from ifdefault.model.kernel import (
     SetSysctl,
     ruleset_digest,
 )
+from ifdefault.model.mptcp import (
+    ENDPOINTS_MAX,
+    DeleteEndpoint,
+    MptcpState,
+    PutEndpoint,
+    SetMptcpLimit,
+)
 from ifdefault.plan import numbers, prefixes
 from ifdefault.plan.desired import Plan, plan
 from ifdefault.plan.diff import diff, record_tables
@@ -83,6 +90,27 @@ def perform(facts: Facts, operation: Operation) -> Facts:
             return replace(facts, hook=wanted)
         case ForgetFlows():
             return facts
+        case SetMptcpLimit() | PutEndpoint() | DeleteEndpoint():
+            assert facts.mptcp is not None
+            return replace(facts, mptcp=_with_mptcp(facts.mptcp, operation))
+
+
+def _with_mptcp(
+    state: MptcpState, operation: SetMptcpLimit | PutEndpoint | DeleteEndpoint
+) -> MptcpState:
+    match operation:
+        case SetMptcpLimit(name, value, was):
+            _insist(dict(state.limits)[name] == was, operation)
+            return replace(state, limits=tuple((dict(state.limits) | {name: value}).items()))
+        case PutEndpoint(endpoint, was):
+            _insist(endpoint.ours and (was is None or was in state.endpoints), operation)
+            others = tuple(e for e in state.endpoints if e != was)
+            taken = any(e.id == endpoint.id or e.address == endpoint.address for e in others)
+            _insist(not taken and len(others) < ENDPOINTS_MAX, operation)
+            return replace(state, endpoints=tuple(sorted((*others, endpoint))))
+        case DeleteEndpoint(endpoint):
+            _insist((endpoint.ours or endpoint.implicit) and endpoint in state.endpoints, operation)
+            return replace(state, endpoints=tuple(e for e in state.endpoints if e != endpoint))
 
 
 def _insist(sound: bool, operation: Operation) -> None:

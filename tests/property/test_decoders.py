@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from ifdefault.kernel import (
     conntrack,
     count_connections,
+    end_returning,
     link_stats,
     netlink,
     nexthops,
@@ -83,6 +84,11 @@ COUNTED = bytes([socket.AF_INET]) + FLOW[1:] + attribute(nf.CTA_ID, bytes(4))
 COUNTED += attribute(nf.CTA_STATUS, bytes(4))
 SOCKET = bytes([socket.AF_INET6, diag.TCP_ESTABLISHED]) + bytes(70)
 SOCKET += attribute(diag.INET_DIAG_INFO, bytes(200)) + attribute(diag.INET_DIAG_SKV6ONLY, b"\1")
+SUBFLOW = SOCKET + nested(
+    diag.INET_DIAG_ULP_INFO,
+    attribute(1, b"mptcp\0"),
+    nested(diag.INET_ULP_INFO_MPTCP, attribute_u32(diag.MPTCP_SUBFLOW_ATTR_TOKEN_LOC, 0xF320FA6C)),
+)
 STATS = bytes(12) + attribute(rt.IFLA_STATS_LINK_64, bytes(64))
 COMMENT = bytes(4) + attribute(nf.NFTA_TABLE_USERDATA, b"\0\5a\xff\0")
 STATE = attach._encode(Hook(0x3F000000, ((4, (1,) * SLOTS),)))[attach._TEXT_AT :]
@@ -103,7 +109,9 @@ DECODERS: dict[str, tuple[Callable[[bytes], object], bytes]] = {
     "route lookup": (lambda m: route_get.decode_reply(0, m, NAMES), ROUTE),
     "flow": (lambda m: conntrack.decode_flow(4, netlink.attributes(m, 4)), FLOW),
     "flow that is counted": (count_connections.decode_flow, COUNTED),
+    "flow that returns": (lambda m: (end_returning.decode_flow(m), conntrack._key(m)), COUNTED),
     "age of a socket": (count_connections._least_age_s, SOCKET),
+    "token of MPTCP": (sockdiag.mptcp_token, SUBFLOW),
     "wildcard": (sockdiag.wildcard_ports, SOCKET),
     "listener": (sockdiag.decode_listener, SOCKET),
     "TCP statistics": (lambda m: TCP._count([m], {}, 0.0), SOCKET),

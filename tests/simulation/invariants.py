@@ -29,6 +29,7 @@ from tests.simulation.at_rest import (
     names_follow,
     replies_leave_by_their_uplink,
 )
+from tests.simulation.connections_return import WayBack
 from tests.simulation.daemon import Daemon
 from tests.simulation.internet import Uplink
 from tests.simulation.kernel import FAR, Way
@@ -72,6 +73,7 @@ class Invariants:
         self._rest: Rest | None = None
         self._usage: tuple[Usage, ...] = ()
         self._uncounted: dict[str, int] = {}  # bytes carried before they were counted
+        self._way_back = WayBack(world)
         self._commits = 0  # of this daemon
 
     # --- Witness --------------------------------------------------------------------------
@@ -116,6 +118,12 @@ class Invariants:
             case f.EndConnections(uplink, family):
                 wrong = self.kernel_sends_elsewhere(self.world.uplink(uplink), family)
                 self._insist("connections end last", wrong)
+                self._way_back.ended(uplink, family)
+            case f.ReturnConnections(uplink, family):
+                assert self.daemon.controller
+                wrong = self._way_back.better_one_is_used(self.daemon.controller, effect)
+                self._insist("connections return", wrong)
+                self._way_back.ended(uplink, family)
             case f.Answer(id):
                 self._insist("one answer each", self.answered_once(id))
             case f.Publish():
@@ -142,6 +150,7 @@ class Invariants:
 
     def ended(self) -> None:
         self._commits, self._checked = 0, None
+        self._way_back.restarted()
 
     def _insist(self, name: str, wrong: str) -> None:
         if wrong:
@@ -355,6 +364,8 @@ class Invariants:
     def _settled(self) -> None:
         controller, now = self.daemon.controller, self.world.clock.now
         assert controller is not None
+        kept = self._way_back.none_is_kept(controller, self.daemon.disturbed_s)
+        self._insist("connections return", kept)
         state, states = controller.state, controller.paths.states()
         disk = self.world.disk
         seen = self.kernel.version, states, tuple(state.forced.items()), state.decision

@@ -270,6 +270,7 @@ READERS = {
     "docs/howto/firewalld.md": Reader("lan", around=web),
     "docs/howto/history.md": Reader(before="ifdefault init; systemctl enable --now ifdefault"),
     "docs/howto/home-line-behind-nat.md": Reader(home(), around=web),
+    "docs/howto/mptcp.md": Reader(tools=True),
     "docs/howto/networkmanager.md": Reader(
         files={
             "etc/NetworkManager/conf.d/lan.conf": _NOT_THE_LAN,

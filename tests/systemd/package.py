@@ -30,7 +30,7 @@ HOME = "usr/lib/ifdefault"  # of the installed program
 # The last release, which is upgraded: its tag, or its commit where a clone has no tags.
 _FORMER = ("v0.2.0", "ea7049beb0e9e1b0477707df80453d44e6615c0f")
 _LOWER = "0.1.99"  # takes its place in a checkout without history: the same files, another version
-_TOOLS = "debhelper dh-python python3-pip pipx wireguard-tools wireguard-go"
+_TOOLS = "debhelper dh-python python3-pip pipx wireguard-tools wireguard-go mptcpize"
 _SOURCES = tuple("src/ man/ packaging/ docs/ README.md CHANGELOG.md SECURITY.md LICENSE".split())
 _INSTALL_TOOLS = f"""\
 apt-get -q -o APT::Sandbox::User=root update

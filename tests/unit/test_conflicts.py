@@ -14,12 +14,12 @@ from ifdefault.model.kernel import (
     TABLE_MAIN,
     Address,
     Facts,
-    ForeignMark,
     Hop,
     Link,
     Route,
     Rule,
 )
+from ifdefault.model.packet_filter import ForeignMark
 from ifdefault.plan import conflicts_defaults
 from ifdefault.plan.conflicts import find_conflicts
 from ifdefault.plan.resolve import resolve

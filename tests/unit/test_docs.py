@@ -34,7 +34,7 @@ KEYS = {f"{table}.{each.name}" for table, record in TABLES.items() for each in f
 KEYS |= {"dns.name", "dns.exec", "dns.provider", "dns.server", "dns.update", "outgoing.rule"}
 OTHERS = {"click.pass_obj", "libnftables.so.1", "mkdocs.yml"}
 OUTSIDE = re.compile(
-    r"net\.(ipv[46]|core)\..*|uplink\..*|(www\.)?example\.net|[\w-]+\.(jsonl?|toml|txt|service|log|sock|sh)"
+    r"net\.(ipv[46]|core|mptcp)\..*|uplink\..*|(www\.)?example\.net|[\w-]+\.(jsonl?|toml|txt|service|log|sock|sh)"
 )
 MADE = re.compile(r"dist/|site/|[\w-]+\.d/")  # by ./dev; folders of other programs
 ROOMS = {path.name for path in SRC.iterdir() if path.is_dir()} - {"__pycache__"}

@@ -14,7 +14,7 @@ from ifdefault.kernel.foreign import (
     nft_marks,
     reverse_path_filters,
 )
-from ifdefault.model.kernel import ForeignMark
+from ifdefault.model.packet_filter import ForeignMark
 
 META: dict[str, Any] = {"meta": {"key": "mark"}}
 CT: dict[str, Any] = {"ct": {"key": "mark"}}

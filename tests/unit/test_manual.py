@@ -33,9 +33,9 @@ from ifdefault.config.web import WebKeys
 from ifdefault.daemon import event_log, recordings, usage_file
 from ifdefault.daemon import host as daemon_host
 from ifdefault.daemon.control import server
-from ifdefault.daemon.dns import cookie_secrets, dynamic_update, embedded, programs, public_address
+from ifdefault.daemon.dns import cookie_secrets, dynamic_update, embedded, programs
 from ifdefault.daemon.process import dns_server, frontend_connection
-from ifdefault.host import last_config, rollback_timer, settle, store
+from ifdefault.host import last_config, rollback_timer, saved_state, settle, store
 from ifdefault.ipc.control import client
 from ifdefault.model.config import Config, HealthConfig
 from ifdefault.monitor import start, status_file
@@ -184,14 +184,20 @@ def test_environment_and_files() -> None:
     assert set(re.findall(r"^\.It Ev (\S+)", pages["ENVIRONMENT"], re.MULTILINE)) == names
     state = Options().state_dir
     kept = {store.LOCK, store.GUARD, "undo.log", undo_script.NAME, store.SETTLING}
-    own = (store.STATE, store.TABLES, last_config.LAST_CONFIG, event_log.SAVED)
+    own = (
+        saved_state.STATE,
+        saved_state.TABLES,
+        saved_state.LIMITS,
+        last_config.LAST_CONFIG,
+        event_log.SAVED,
+    )
     tried = (last_config.UNCONFIRMED,)
     changes = (rollback_timer.PENDING, settle.SETTLE, embedded.SERIALS, dynamic_update.UPDATES)
     others = (
         daemon_host.DRAINS,
         usage_file.USAGE,
         programs.PROGRAMS,
-        public_address.DISCOVERED,
+        saved_state.DISCOVERED,
         cookie_secrets.COOKIES,
     )
     kept |= {file.name for file in (*own, *tried, *changes, *others)}

@@ -12,12 +12,14 @@ from ifdefault.cli.options import Options
 from ifdefault.cli.show import paths
 from ifdefault.host.status import Default, Status, UplinkStatus
 from ifdefault.host.status_forward import ForwardStatus, ServerStatus, ServiceStatus
+from ifdefault.host.status_mptcp import Announced, MptcpStatus
 from ifdefault.kernel import nft
 from ifdefault.kernel.link_stats import LinkStats
+from ifdefault.kernel.mptcp_connections import MptcpCount
 from ifdefault.model.config import Family
 from ifdefault.model.errors import HostError
 from ifdefault.model.health import Decision, Health, LineLoad
-from ifdefault.model.report import CheckedServer, DaemonStatus, DnsStatus, Named
+from ifdefault.model.report import CheckedServer, DaemonStatus, DnsStatus, Grace, Named
 
 A, B = "datacenter", "backup-lte"
 SOURCES: dict[tuple[str, Family], str] = {
@@ -90,6 +92,10 @@ HOST = Status(
         ),
         balance={"IPv4": {A: 75, B: 25}},
     ),
+    mptcp=MptcpStatus(
+        tuple(Announced(name, family, a, name == B) for (name, family), a in SOURCES.items()),
+        MptcpCount(2031, 412, 398),
+    ),
 )
 DAEMON = DaemonStatus(
     pid=1,
@@ -159,9 +165,26 @@ def test_sections_have_one_empty_line_between_them() -> None:
     lines = shown()
     heads = [after for before, after in zip(["", *lines], lines, strict=False) if not before]
     assert [head.split()[0] for head in heads] == [
-        "Destination", "Uplink", "Name", "Forwards", "Uplink", "Uplink", "wildcard",
+        "Destination", "Uplink", "Name", "Forwards", "Uplink", "Uplink", "Uplink", "wildcard",
     ]  # fmt: skip
     assert lines[-1]
+
+
+def test_when_connections_return_to_a_better_uplink() -> None:
+    graces = (Grace(B, 4, 3012.0), Grace(B, 6, 3020.0))
+    text = f"{B}: 12s until its connections return to a better one"
+    assert [line for line in shown(daemon=replace(DAEMON, graces=graces)) if "until" in line] == [
+        text
+    ]
+
+
+def test_whom_mptcp_helps() -> None:
+    announced = f"{B:<10}  {SOURCES[B, 4]} as backup, {SOURCES[B, 6]} as backup"
+    count = "412 of 2,031 connections use MPTCP, 398 (19 %) could go on over another uplink"
+    assert shown()[shown().index(announced) + 1] == count
+    empty = replace(HOST, mptcp=MptcpStatus((), MptcpCount()))
+    assert "MPTCP announces nothing" in shown(empty)
+    assert not [line for line in shown(replace(HOST, mptcp=None)) if "MPTCP" in line]
 
 
 def test_how_full_the_lines_are_is_below_their_traffic() -> None:

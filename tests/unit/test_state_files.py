@@ -25,7 +25,6 @@ from ifdefault.daemon.dns.cookie_secrets import COOKIES
 from ifdefault.daemon.dns.dynamic_update import UPDATES
 from ifdefault.daemon.dns.embedded import SERIALS
 from ifdefault.daemon.dns.programs import PROGRAMS
-from ifdefault.daemon.dns.public_address import DISCOVERED
 from ifdefault.daemon.event_log import SAVED, EventLog
 from ifdefault.daemon.usage_file import USAGE
 from ifdefault.health.states import Memory
@@ -33,9 +32,10 @@ from ifdefault.host import state_file, store
 from ifdefault.host.last_config import LAST_CONFIG, UNCONFIRMED
 from ifdefault.host.rollback_timer import PENDING, Pending
 from ifdefault.host.routers import RoutersSeen
+from ifdefault.host.saved_state import DISCOVERED, STATE, TABLES
 from ifdefault.host.settle import SETTLE, Settling
 from ifdefault.host.state_file import StateFile, Unusable
-from ifdefault.host.store import LOCK, STATE, TABLES, Store
+from ifdefault.host.store import LOCK, Store
 from ifdefault.ipc import codec
 from ifdefault.model.config import Config, UplinkConfig
 from ifdefault.model.dns import CandidateAddresses

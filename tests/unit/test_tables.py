@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ifdefault.host.store import TABLES, Store
+from ifdefault.host.saved_state import TABLES
+from ifdefault.host.store import Store
 from ifdefault.model.host import Observation
 from ifdefault.model.kernel import (
     OWN_TABLES,

@@ -14,7 +14,8 @@ from ifdefault.host.foreign_syntax import NAMES, Statement
 from ifdefault.host.render_config import render
 from ifdefault.host.takeover import Takeover, take_over
 from ifdefault.model.config import Config, OutgoingRule
-from ifdefault.model.kernel import PROTOCOL, Address, Facts, ForeignMark, Hop, Link, Route, Rule
+from ifdefault.model.kernel import PROTOCOL, Address, Facts, Hop, Link, Route, Rule
+from ifdefault.model.packet_filter import ForeignMark
 from ifdefault.plan import conflicts_leftovers, foreign_rules
 from ifdefault.plan.conflicts import find_conflicts
 from ifdefault.plan.resolve import resolve

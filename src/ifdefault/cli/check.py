@@ -1,7 +1,8 @@
 """`ifdefault check`: all problems of the config and of the host.
 
 Rules: nothing is changed. Problems go to stderr, the summary to stdout; `--json` prints everything
-to stdout. The exit status is 2 for errors in the config, 1 for errors of the host, 0 for warnings.
+to stdout. The exit status is 2 for errors in the config, 1 for errors of the host, 0 for warnings
+and hints.
 """
 
 from __future__ import annotations
@@ -51,9 +52,11 @@ def _print(
     if config_errors:
         echo_lines([Line(str(error), "bad") for error in config_errors], err=True)
     print_problems(host_problems)
-    warnings = sum(problem.warning for problem in host_problems)
-    errors = len(config_errors) + len(host_problems) - warnings
+    errors = len(config_errors) + sum(not problem.warning for problem in host_problems)
+    hints = sum(problem.hint for problem in host_problems)
+    warnings = sum(problem.warning for problem in host_problems) - hints
     counts = [_count(warnings, "warning")] if warnings else []
+    counts += [_count(hints, "hint")] if hints else []
     if errors:
         echo(", ".join([_count(errors, "error"), *counts]), "bad", err=True)
     else:

@@ -144,6 +144,7 @@ def command(
             ("route", explanation.route),
             ("mechanism", explanation.mechanism),
             ("on return", explanation.returns),
+            ("MPTCP", explanation.mptcp),
             ("the kernel", explanation.kernel),
             ("astray", explanation.astray),
             ("remedy", explanation.remedy),

@@ -56,12 +56,13 @@ def check_host(options: Options, config: Config | None, command: str) -> HostChe
     if config is not None:
         lines = config_file.with_lines(options.config, find_problems(config, found.uplinks))
         found.problems += lines
-    found.problems.sort(key=lambda problem: problem.warning)
+    found.problems.sort(key=lambda problem: (problem.warning, problem.hint))
     return found
 
 
 def _examine(options: Options, config: Config | None, store: Store, found: HostCheck) -> None:
-    from ifdefault.host.check_installation import find_others
+    from ifdefault.host import check_mptcp
+    from ifdefault.host.check_installation import find_missing, find_others
     from ifdefault.host.left_dns_server import LEFT_REMEDY, left_dns_server
     from ifdefault.host.status import find_astray, find_differences
     from ifdefault.host.transaction import prepare_config
@@ -85,8 +86,10 @@ def _examine(options: Options, config: Config | None, store: Store, found: HostC
     found.uplinks, known = prepared.uplinks, prepared.problems
     if not prepared.operations:  # otherwise they have only what is to be expected
         known += tuple(p for p in find_astray(prepared) if p not in known)
+    known += tuple(find_missing(prepared.observation.facts.links))
     if is_absent:  # it repairs
         known += tuple(find_differences(prepared, rights=rights))
+    known += tuple(check_mptcp.find_problems(prepared))
     found.problems += config_file.with_lines(options.config, known)
     tables = dict(prepared.desired.tables)
     for name in OWN_TABLES:

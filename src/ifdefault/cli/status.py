@@ -133,7 +133,9 @@ def _read_host(file: ConfigFile, store: Store, daemon: DaemonStatus | None) -> S
         if rights or daemon is None:
             raise
         return Status(True, (), (), {}, {}, (), (), unread=f"this host ({error})")
-    return read_status(prepared, rights=rights)
+    health = daemon.health if daemon else ()
+    down = {(path.uplink, path.family) for path in health if path.state == "down"}
+    return read_status(prepared, down, rights=rights)
 
 
 def _as_json(snapshot: _Snapshot) -> dict[str, Any]:
@@ -255,6 +257,23 @@ def _traffic(snapshot: _Snapshot) -> list[str]:
     ]
 
 
+def _mptcp(snapshot: _Snapshot) -> list[str]:
+    status = snapshot.host.mptcp
+    if status is None or not snapshot.host.applied:
+        return []
+    told: dict[str, list[str]] = {}
+    for a in status.announced:
+        told.setdefault(a.uplink, []).append(f"{a.address}{' as backup' if a.backup else ''}")
+    rows = [(name, "\n".join(addresses)) for name, addresses in told.items()]
+    lines = table(("Uplink", "Announced by MPTCP"), rows) if rows else ["MPTCP announces nothing"]
+    if status.count is not None and (total := status.count.connections):
+        mptcp, redundant = status.count.mptcp, status.count.redundant
+        share = f"{redundant:,} ({redundant * 100 // total} %)"
+        use = f"{mptcp:,} of {total:,} connections use MPTCP"
+        lines.append(f"{use}, {share} could go on over another uplink")
+    return lines
+
+
 def _redirected(snapshot: _Snapshot) -> list[str]:
     if not snapshot.host.redirected_udp or not snapshot.host.applied:
         return []
@@ -325,6 +344,7 @@ _SECTIONS: Sequence[Callable[[_Snapshot], list[str]]] = (
     _services,
     _uplinks,
     _traffic,
+    _mptcp,
     _redirected,
     _strays,
     _astray,

@@ -1,5 +1,5 @@
 """Polls what the kernel sends no notification of: sysctls that we set, UDP servers on the wildcard
-address, control groups that have rules.
+address, control groups that have rules, MPTCP's endpoints and limits.
 
 Rules: it compares with the controller's last Watch, and reports that something differs; what to do
 about it is the controller's decision.
@@ -11,9 +11,11 @@ from ifdefault.daemon.controller.effects import Watch
 from ifdefault.daemon.controller.events import SilentlyChanged
 from ifdefault.kernel import sockdiag, sysctl
 from ifdefault.kernel.ebpf import cgroups
+from ifdefault.kernel.mptcp import Mptcp
 from ifdefault.kernel.netlink import Netlink
 from ifdefault.kernel.uapi.netlink import NETLINK_SOCK_DIAG
 from ifdefault.model.errors import HostError
+from ifdefault.model.mptcp import MptcpState
 
 
 class SilentChanges:
@@ -22,6 +24,7 @@ class SilentChanges:
         self._sysctls = sysctl.Watched(())
         self._netlink: Netlink | None = None
         self._udp_due = False
+        self._mptcp: Mptcp | None = None
 
     def update(self, watch: Watch) -> None:
         if watch.sysctls != self._watch.sysctls:
@@ -33,7 +36,7 @@ class SilentChanges:
         changes = []
         if self._groups_differ():
             changes.append(SilentlyChanged(groups=True))
-        if self._sysctls_differ() or self._udp_servers_differ():
+        if self._sysctls_differ() or self._udp_servers_differ() or self._mptcp_differs():
             changes.append(SilentlyChanged())
         return changes
 
@@ -70,3 +73,18 @@ class SilentChanges:
                 self._netlink.close()
                 self._netlink = None
             return False
+
+    def _mptcp_differs(self) -> bool:
+        known = self._watch.mptcp
+        if known is None:
+            return False
+        try:
+            if self._mptcp is None:
+                self._mptcp = Mptcp()
+            now: MptcpState = self._mptcp.read()
+        except OSError:  # out of memory or files: try again soon
+            if self._mptcp is not None:
+                self._mptcp.close()
+                self._mptcp = None
+            return False
+        return now.lasting != known

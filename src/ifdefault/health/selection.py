@@ -50,11 +50,19 @@ class Candidate:
 
     @property
     def key(self) -> tuple[int, float, bool, bool, int, bool, int]:
-        degraded = self.state == "degraded" and self.forced != "up"
         went_down_s = self.down_since_s if self.state == "down" else math.inf
         recency = -went_down_s if self.tier >= _DOWN else 0.0
-        preference = self.stands_by, self.rank, degraded, -self.weight
+        preference = self.stands_by, self.rank, self.is_degraded, -self.weight
         return self.tier, recency, not self.carrier, *preference
+
+    @property
+    def is_degraded(self) -> bool:
+        return self.state == "degraded" and self.forced != "up"
+
+    @property
+    def works(self) -> bool:
+        """Whether packets get through, whatever the operator has it used for."""
+        return self.forced == "up" or self.state in ("up", "degraded", "unproven")
 
     @property
     def stands_by(self) -> bool:
@@ -67,10 +75,11 @@ def decide(candidates: Sequence[Candidate]) -> Decision:
     `usable` are those that are up, degraded, forced up, or unproven; if there are none, those that
     are recovering; then those that are drained but work; then (fail static) all that the operator
     didn't take down; then all. A standby isn't, as long as another is. They come first in the
-    order."""
+    order. `backup` are all others that work, and of the usable ones those that are degraded."""
     order: list[tuple[Family, tuple[str, ...]]] = []
     usable: list[tuple[Family, tuple[str, ...]]] = []
     reserve: list[tuple[Family, tuple[str, ...]]] = []
+    backup: list[tuple[Family, tuple[str, ...]]] = []
     for family in FAMILIES:
         of_family = [c for c in candidates if c.family == family]
         if not of_family:
@@ -87,4 +96,6 @@ def decide(candidates: Sequence[Candidate]) -> Decision:
         usable.append((family, tuple(c.uplink for c in used)))
         if idle := tuple(c.uplink for c in working if c not in used):
             reserve.append((family, idle))
-    return Decision(tuple(order), tuple(usable), reserve=tuple(reserve))
+        second = [c for c in ranked if (c.is_degraded if c in used else c.works)]
+        backup.append((family, tuple(c.uplink for c in second)))
+    return Decision(tuple(order), tuple(usable), reserve=tuple(reserve), backup=tuple(backup))

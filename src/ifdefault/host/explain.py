@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from ifdefault.host import explain_forward
 from ifdefault.host.explain_forward import MarkedFlow
 from ifdefault.host.explain_return import way_back
+from ifdefault.host.status_mptcp import announced_text
 from ifdefault.kernel.route_get import route_get
 from ifdefault.model.address import family_of
 from ifdefault.model.config import Family
@@ -58,6 +59,7 @@ class Explanation:
     remedy: str = ""  # what would change that
     goes_to: str = ""  # the service that it is for, and its servers
     returns: str = ""  # what becomes of it when a better uplink is usable again
+    mptcp: str = ""  # which address the peer is told of
 
 
 def explain(
@@ -275,7 +277,14 @@ def _look_up(
         agrees=agrees,
         astray=astray,
         remedy=remedy,
+        mptcp=_announced(prepared, flow, flow.src or result.source),
     )
+
+
+def _announced(prepared: Prepared, flow: Flow, address: str) -> str:
+    """What peers are told, of connections that end on this host."""
+    is_own = flow.ip_proto == PROTOCOLS["tcp"] and not flow.iif
+    return announced_text(prepared, address, flow.family) if is_own else ""
 
 
 def _remedy(prepared: Prepared, flow: Flow, owner: Uplink, reply: RouteReply) -> str:

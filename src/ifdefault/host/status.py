@@ -5,11 +5,12 @@ Rules: reads and compares, never repairs. The differences are the operations of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from ifdefault.host.observe import ask
 from ifdefault.host.status_forward import ForwardStatus, read_forward_status
+from ifdefault.host.status_mptcp import MptcpStatus, read_mptcp_status
 from ifdefault.kernel import nft
 from ifdefault.kernel.link_stats import LinkStats, read_link_stats
 from ifdefault.model.config import FAMILIES, Family
@@ -70,6 +71,7 @@ class Status:
     astray: tuple[Problem, ...] = ()  # packets that don't go where they are meant to go
     forward: ForwardStatus = _NO_FORWARD
     unread: str = ""  # what wasn't read, since only root can
+    mptcp: MptcpStatus | None = None
 
     @property
     def holds(self) -> bool:
@@ -77,8 +79,11 @@ class Status:
         return not self.differs and not astray and not any(u.pending for u in self.uplinks)
 
 
-def read_status(prepared: Prepared, *, rights: bool = True) -> Status:
-    """`rights`: as in `read_facts`. Without, operations whose need can't be known are left out."""
+def read_status(
+    prepared: Prepared, down: Collection[tuple[str, Family]] = (), *, rights: bool = True
+) -> Status:
+    """`rights`: as in `read_facts`. Without, operations whose need can't be known are left out.
+    `down`: uplinks that don't work in a family."""
     facts, desired = prepared.facts, prepared.desired
     has_table = NFT_TABLE in dict(facts.tables)
     counters = nft.read_counters(NFT_TABLE) if has_table else {}
@@ -115,6 +120,7 @@ def read_status(prepared: Prepared, *, rights: bool = True) -> Status:
         astray=find_astray(prepared),
         forward=read_forward_status(prepared),
         unread="" if rights else UNREAD,
+        mptcp=read_mptcp_status(prepared, down, rights=rights),
     )
 
 

@@ -17,21 +17,20 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from threading import Lock
-from typing import IO, Annotated, Any, TypeVar
+from typing import IO, Any, TypeVar
 
 from ifdefault.host import state_file
 from ifdefault.host.lock_file import acquired, holder, private, sign
+from ifdefault.host.saved_state import LIMITS, STATE, TABLES, SavedState
 from ifdefault.host.state_file import StateFile, Unusable
-from ifdefault.ipc import codec, fields, log
+from ifdefault.ipc import log
 from ifdefault.kernel.netns import network_id
 from ifdefault.model.errors import HostError, LockError, Problem, internal, reason
-from ifdefault.model.health import Forced
 from ifdefault.model.host import State
-from ifdefault.model.kernel import Loaded, Ruleset
-from ifdefault.plan.numbers import UPLINKS_MAX
+from ifdefault.model.kernel import Loaded
 
 LOCK, GUARD, SETTLING, HEALTH = "lock", "guard", "settling", "health.json"
 WAIT_S = 60.0  # for another ifdefault to finish
@@ -39,57 +38,9 @@ _POLL_S = 0.05
 T = TypeVar("T")
 
 
-def _of_names(pattern: str, values: Any, *, least: int = 0) -> fields.Check:
-    """A check of an object whose keys match a pattern and whose lists aren't too short."""
-    decode, check_key = codec.decoder(dict[str, values]), fields.text(pattern)
-
-    def check(value: Any) -> Any:
-        decoded = decode(value)
-        for key, content in decoded.items():
-            check_key(key)
-            if least and len(content) < least:
-                raise ValueError(f"[{key!r}]: fewer than {least}")
-        return decoded
-
-    return check
-
-
-_INTERFACE, _NAME = r"[^\s/\0]{1,15}", r"[^\0]{1,200}"
-_SYSCTL = r"net/ipv[46](?:/(?!\.\.?/)[^\s/\0]+){1,4}"
-_Value = Annotated[str, fields.text(r"[^\0]{0,200}")]
-_Group = Annotated[int, fields.number(0, (1 << 32) - 1)]
-_Index = Annotated[int, fields.number(1, (1 << 31) - 1)]
-_Number = Annotated[int, fields.number(1, UPLINKS_MAX)]
-
-
-@dataclass(frozen=True, slots=True)
-class _SavedState:
-    """model.host.State; `network`: where the indexes in `links` are valid."""
-
-    network: str = ""
-    numbers: Annotated[dict[str, int], _of_names(_NAME, _Number)] = field(default_factory=dict)
-    sysctls: Annotated[
-        dict[str, tuple[str, ...]], _of_names(_SYSCTL, tuple[_Value, ...], least=1)
-    ] = field(default_factory=dict)
-    groups: Annotated[
-        dict[str, tuple[int, ...]], _of_names(_INTERFACE, tuple[_Group, ...], least=1)
-    ] = field(default_factory=dict)
-    forced: dict[str, Forced] = field(default_factory=dict)
-    runs: Annotated[dict[str, str], _of_names(r"/[^\0]*", str)] = field(default_factory=dict)
-    links: Annotated[dict[str, int], _of_names(_INTERFACE, _Index)] = field(default_factory=dict)
-
-
-_LOST_STATE = (
-    "uplink numbers and link groups are taken from the kernel; forced states are lost, and"
-    " sysctls that ifdefault set keep their values until the next boot"
-)
-STATE: StateFile[_SavedState] = StateFile("state.json", _SavedState, _LOST_STATE, copied=True)
-TABLES: StateFile[Loaded] = StateFile(
-    "tables.json",
-    tuple[tuple[str, Ruleset], ...],
-    "the nftables tables are loaded again",
-    urgent=False,
-)
+def _settings(state: State) -> tuple[object, ...]:
+    """What can't be restored without the state."""
+    return state.sysctls, state.groups, state.limits
 
 
 class Store:
@@ -115,7 +66,8 @@ class Store:
         if (saved := self.read(STATE)) is None:
             self._last = None
             return State()
-        values = {name: getattr(saved, name) for name in State.__dataclass_fields__}
+        values = asdict(saved) | {"limits": self.read(LIMITS) or {}}
+        del values["network"]
         if saved.network != network_id():
             values["links"] = {}  # indexes of a host that was restarted mean nothing
         self._last = State(**deepcopy(values))
@@ -126,9 +78,13 @@ class Store:
         known = self._last or State()
         if state == self._last:
             return
-        settings_known = (state.sysctls, state.groups) == (known.sysctls, known.groups)
+        settings_known = _settings(state) == _settings(known)
         with self.tolerating() if settings_known else nullcontext():
-            self.write(STATE, _SavedState(network_id(), **asdict(state)))
+            if state.limits != known.limits:
+                self.write(LIMITS, state.limits)
+            values = asdict(state)
+            del values["limits"]
+            self.write(STATE, SavedState(network_id(), **values))
         self._last = deepcopy(state)
 
     def load_tables(self) -> Loaded:

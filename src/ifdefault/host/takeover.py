@@ -20,12 +20,12 @@ from ifdefault.model.kernel import (
     PROTOCOL,
     TABLE_DEFAULT,
     TABLE_MAIN,
-    WHOLE_MARK,
     Facts,
     Hop,
     Route,
     Rule,
 )
+from ifdefault.model.packet_filter import WHOLE_MARK
 from ifdefault.plan import conflicts, foreign_rules, numbers, prefixes, tables
 from ifdefault.plan.describe import route_text, rule_text, table_name
 from ifdefault.plan.foreign_rules import ForeignRule

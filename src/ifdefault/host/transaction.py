@@ -39,6 +39,7 @@ from ifdefault.model.kernel import (
     SetSysctl,
     Uplink,
 )
+from ifdefault.model.mptcp import PutEndpoint, uplink_number
 from ifdefault.plan import prepare as planning
 from ifdefault.plan import self_check
 from ifdefault.plan.describe import describe
@@ -255,6 +256,8 @@ def _key(operation: Operation, uplinks: tuple[Uplink, ...]) -> str:
             names = [u.name for u in uplinks if u.table == table]
         case SetGroup(dev=dev):
             names = [u.name for u in uplinks if u.interface == dev]
+        case PutEndpoint(endpoint):
+            names = [u.name for u in uplinks if u.number == uplink_number(endpoint.id)]
         case _:
             names = []
     return f"uplink.{names[0]}: " if names else ""

@@ -17,7 +17,8 @@ from typing import Any
 from ifdefault.kernel import nft_json
 from ifdefault.model.config import Family
 from ifdefault.model.errors import HostError, Problem
-from ifdefault.model.kernel import OWN_TABLES, WHOLE_MARK, ForeignMark
+from ifdefault.model.kernel import OWN_TABLES
+from ifdefault.model.packet_filter import WHOLE_MARK, ForeignMark
 
 _TIMEOUT_S = 5
 

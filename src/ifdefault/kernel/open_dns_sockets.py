@@ -8,7 +8,6 @@ OSError if the port is in use or the address doesn't exist.
 from __future__ import annotations
 
 import fcntl
-import os
 import socket
 import struct
 from collections.abc import Iterator, Sequence
@@ -18,10 +17,10 @@ from pathlib import Path
 from ifdefault.kernel import netns
 from ifdefault.kernel.rtnetlink import AF, packed
 from ifdefault.kernel.sockdiag import MAPPED
+from ifdefault.kernel.socket_owners import command_name, owners
 from ifdefault.kernel.uapi import socket as so
 from ifdefault.libc import SELECT_MAX
 from ifdefault.model.address import family_of
-from ifdefault.model.text import from_bytes
 
 DNS_SERVER = ("ifdefault.frontend.dns_main", "ifdefault-dns")  # in its command line
 _BUFFER_BYTES = 1 << 20
@@ -111,13 +110,9 @@ def holders(kind: str, addresses: Sequence[str], port: int) -> dict[str, str]:
     Processes of other network namespaces, or whose files may not be read, aren't found."""
     sockets = dict(_inodes(kind, addresses, port)) if addresses else {}
     found: dict[str, str] = {}
-    for entry in Path("/proc").glob("[0-9]*") if sockets else ():
-        with suppress(OSError):
-            if held := sockets.keys() & set(_open_files(entry)):
-                ours = is_dns_server(int(entry.name))
-                name = "ifdefault" if ours else from_bytes((entry / "comm").read_bytes()).strip()
-                for file in held:
-                    found |= dict.fromkeys(sockets[file], f"{name} (pid {entry.name})")
+    for inode, pid in owners(sockets):
+        if name := "ifdefault" if is_dns_server(pid) else command_name(pid):
+            found |= dict.fromkeys(sockets[inode], f"{name} (pid {pid})")
     return found
 
 
@@ -129,16 +124,10 @@ def is_dns_server(pid: int) -> bool:
     return False
 
 
-def _open_files(entry: Path) -> Iterator[str]:
-    for fd in (entry / "fd").iterdir():
-        with suppress(OSError):  # closed meanwhile
-            yield os.readlink(fd)
-
-
 def _inodes(
     kind: str, addresses: Sequence[str], port: int
-) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """The sockets, as /proc/PID/fd shows them, that are bound to the port and to some of these
+) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """The inodes of the sockets that are bound to the port and to some of these
     addresses or the wildcard address; proc(5), /proc/net/tcp."""
     by_packed = {packed(address): address for address in addresses}
     for family, table in ((4, kind), (6, f"{kind}6")):
@@ -152,7 +141,7 @@ def _inodes(
                 if listens and int(bound_port, 16) == port:
                     raw = _bound_to(bound)
                     own = (by_packed[raw],) if raw in by_packed else ()
-                    yield f"socket:[{inode}]", own if any(raw) else all_of
+                    yield int(inode), own if any(raw) else all_of
 
 
 def _bound_to(bound: str) -> bytes:

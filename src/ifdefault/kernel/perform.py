@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 from ifdefault.kernel import conntrack, nft, rtnetlink, rule_messages, sysctl
 from ifdefault.kernel.ebpf import attach
+from ifdefault.kernel.mptcp import Mptcp
 from ifdefault.kernel.netlink import Netlink
 from ifdefault.kernel.uapi import rtnetlink as rt
 from ifdefault.kernel.uapi.netlink import NLM_F_CREATE, NLM_F_REPLACE
@@ -29,6 +30,7 @@ from ifdefault.model.kernel import (
     SetGroup,
     SetSysctl,
 )
+from ifdefault.model.mptcp import DeleteEndpoint, PutEndpoint, SetMptcpLimit
 
 _ABSENT = (errno.ESRCH, errno.ENOENT, errno.ENODEV)
 
@@ -90,8 +92,19 @@ class Performer:
                 self.ports |= nft.load(table, text)
             case PutHook(hook):
                 attach.put(hook)
+            case SetMptcpLimit() | PutEndpoint() | DeleteEndpoint():
+                self._change_mptcp(operation)
             case ForgetFlows(redirects, ports, addresses, mask):
                 conntrack.delete_redirected(redirects, ports, addresses, mask)
+
+    def _change_mptcp(self, operation: SetMptcpLimit | PutEndpoint | DeleteEndpoint) -> None:
+        with Mptcp() as mptcp:
+            try:
+                mptcp.perform(operation)
+            except OSError as error:  # EINVAL: it is gone
+                gone = isinstance(operation, DeleteEndpoint) and error.errno == errno.EINVAL
+                if not gone:
+                    raise
 
     def _delete(self, kind: int, body: bytes) -> None:
         try:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from ifdefault.kernel import nft, rtnetlink, rule_messages, sockdiag, sysctl
+from ifdefault.kernel import mptcp, nft, rtnetlink, rule_messages, sockdiag, sysctl
 from ifdefault.kernel.decoded import Decoded
 from ifdefault.kernel.ebpf import attach
 from ifdefault.kernel.netlink import Netlink
@@ -35,6 +35,7 @@ from ifdefault.model.kernel import (
     Rule,
     Scope,
 )
+from ifdefault.model.mptcp import MptcpState
 
 GLOBAL_SYSCTLS = (
     "net/ipv4/tcp_fwmark_accept",
@@ -92,6 +93,7 @@ def read_facts(
                 sysctls_read_only=sysctl.read_only(),
                 tables=nft.read_tables() if rights else (),
                 hook=attach.read(),
+                mptcp=mptcp.read() if rights else MptcpState(),
                 wildcard_udp=sockdiag.wildcard_udp(),
             )
     except OSError as error:

@@ -10,6 +10,7 @@ import socket
 import struct
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from ifdefault.kernel.decoding import decodes
 from ifdefault.kernel.netlink import Netlink, attribute, attributes, u32
@@ -30,6 +31,7 @@ CONNECTED = (  # all between SYN_SENT and TIME_WAIT
 MESSAGE_BYTES = 72  # struct inet_diag_msg, before the attributes
 ID = slice(4, 52)  # its struct inet_diag_sockid
 COOKIE = slice(44, 52)
+_INODE = slice(68, 72)
 _SOURCE, _DESTINATION, _INTERFACE = slice(8, 24), slice(24, 40), slice(40, 44)
 _UID = slice(64, 68)
 
@@ -37,6 +39,7 @@ WILDCARD = bytes(16)
 _REQUEST = struct.Struct("=BBBxI48s")  # struct inet_diag_req_v2
 _OLD_REQUEST = struct.Struct("=BxxB48sIxxxx")  # struct inet_diag_req
 _ALL_STATES = 0xFFFFFFFF
+_MPTCP = b"mptcp\0"  # the name of its upper layer protocol
 MAPPED = bytes(10) + b"\xff\xff"  # prefix of IPv4-mapped IPv6 addresses (RFC 4291, 2.5.5.2)
 
 
@@ -113,6 +116,18 @@ def cgroup(message: bytes) -> int | None:
 
 
 @decodes
+def mptcp_token(message: bytes) -> bytes | None:
+    """The token of the MPTCP connection that a TCP socket is a subflow of, b"" for a listener of
+    MPTCP; None for plain TCP, and for all if the kernel doesn't tell it: without CAP_NET_ADMIN, or
+    if INET_DIAG_INFO wasn't asked for."""
+    if _MPTCP not in message:  # most have none, and looking into the attributes takes longer
+        return None
+    ulp = attributes(attributes(message, MESSAGE_BYTES).get(diag.INET_DIAG_ULP_INFO, b""), 0)
+    subflow = attributes(ulp.get(diag.INET_ULP_INFO_MPTCP, b""), 0)
+    return subflow.get(diag.MPTCP_SUBFLOW_ATTR_TOKEN_LOC, b"")
+
+
+@decodes
 def text(address: bytes) -> str:
     if address.startswith(MAPPED):
         return socket.inet_ntop(socket.AF_INET, address[12:])
@@ -154,6 +169,29 @@ def listening() -> tuple[tuple[str, str, int], ...]:
     return tuple(sorted(sockets))
 
 
+@dataclass(frozen=True, order=True, slots=True)
+class Listener:
+    """A TCP socket that listens. `inode`: as in /proc/PID/fd; `addresses`: it has both wildcards if
+    it is dual-stack, and none if it is bound to an interface."""
+
+    port: int
+    addresses: tuple[str, ...]
+    inode: int
+
+
+def plain_listeners() -> tuple[Listener, ...]:
+    """The TCP sockets that listen and don't accept MPTCP. Needs CAP_NET_ADMIN."""
+    with Netlink(NETLINK_SOCK_DIAG) as netlink:
+        messages = _listed(netlink, socket.IPPROTO_TCP, diag.TCP_LISTEN, diag.INET_DIAG_INFO)
+        return tuple(
+            sorted(
+                Listener(local_port(message), decode_listener(message), u32(message[_INODE]))
+                for message in messages
+                if mptcp_token(message) is None
+            )
+        )
+
+
 @decodes
 def decode_listener(message: bytes) -> tuple[str, ...]:
     """The addresses that a socket listens on; none if it is bound to an interface."""
@@ -165,9 +203,9 @@ def decode_listener(message: bytes) -> tuple[str, ...]:
     return (address, "0.0.0.0") if dual and size == 16 else (address,)
 
 
-def _listed(netlink: Netlink, protocol: int, state: int) -> Iterator[bytes]:
+def _listed(netlink: Netlink, protocol: int, state: int, extension: int = 0) -> Iterator[bytes]:
     for family in FAMILIES:
-        body = _REQUEST.pack(AF[family], protocol, 0, 1 << state, bytes(48))
+        body = _REQUEST.pack(AF[family], protocol, _bit(extension), 1 << state, bytes(48))
         yield from netlink.dump(diag.SOCK_DIAG_BY_FAMILY, body)
 
 

@@ -24,9 +24,9 @@ RENEWED: dict[str, Callable[[Topology, str], dict[str, str]]] = {
     "regateway": renumber.gateways,
 }
 _LINK_FAULTS = ("carrier", "flapping")
-_DELAY_DEV = "delay0"
-_DELAY_TABLE = 200
-_DELAY_MARK = 0xDE1A
+_RELAY_DEV = "delay0"
+_RELAY_TABLE = 200
+_RELAY_MARK = 0xDE1A
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,21 +120,23 @@ class Gaps:
 
 
 @dataclass(frozen=True, slots=True)
-class Delay:
-    """Forwarded packets go through a relay, which delays them."""
+class Relay:
+    """Forwarded packets go through a program of ours, which delays or changes them."""
+
+    module: str
 
     def start(self, case: Case) -> None:
-        _run(case, ["ifdefault.lab.relay", _DELAY_DEV, str(case.amount)])
-        case.node.ip(f"link set {_DELAY_DEV} txqueuelen 10000 up\n")
+        _run(case, [self.module, _RELAY_DEV, *[str(case.amount)] * bool(case.amount)])
+        case.node.ip(f"link set {_RELAY_DEV} txqueuelen 10000 up\n")
         for option in ("-4", "-6"):
-            route = f"route replace default dev {_DELAY_DEV} table {_DELAY_TABLE}\n"
-            case.node.ip(f"{route}rule add fwmark {_DELAY_MARK} lookup {_DELAY_TABLE}\n", option)
+            route = f"route replace default dev {_RELAY_DEV} table {_RELAY_TABLE}\n"
+            case.node.ip(f"{route}rule add fwmark {_RELAY_MARK} lookup {_RELAY_TABLE}\n", option)
         _DETOUR.start(case)
 
     def end(self, case: Case) -> None:
         _DETOUR.end(case)
         for option in ("-4", "-6"):
-            rule = ["ip", option, "rule", "del", "fwmark", str(_DELAY_MARK)]
+            rule = ["ip", option, "rule", "del", "fwmark", str(_RELAY_MARK)]
             case.node.run(rule, check=False)
         case.world.end(_process(case))
 
@@ -267,5 +269,5 @@ _GAPS = Filter(
 )
 # By marks and not by `iif`: with proxy ARP the router would answer ARP for every address.
 _DETOUR = Filter(
-    (("inet", chain("prerouting", f'iifname != "{_DELAY_DEV}" meta mark set {_DELAY_MARK}')),)
+    (("inet", chain("prerouting", f'iifname != "{_RELAY_DEV}" meta mark set {_RELAY_MARK}')),)
 )

@@ -19,6 +19,7 @@ from ifdefault.lab.fault_kinds import (
     Flaps,
     Gaps,
     LinkFault,
+    Relay,
     Renumbering,
     chain,
 )
@@ -39,7 +40,7 @@ class Fault:
     takes: tuple[str, ...] = ()  # resources that only one fault of the provider may change
 
 
-def _drop(hook: str, *rules: str) -> Filter:
+def _rules(hook: str, *rules: str) -> Filter:
     return Filter((("inet", chain(hook, *rules)),))
 
 
@@ -76,7 +77,7 @@ FAULTS = {
         most=3600,
     ),
     "blackhole": Fault(
-        "nothing is forwarded; the gateway itself still answers", _drop("forward", "drop")
+        "nothing is forwarded; the gateway itself still answers", _rules("forward", "drop")
     ),
     "gateway": Fault(
         "the router is dead: it neither forwards nor answers, not even ARP; the carrier stays",
@@ -85,7 +86,7 @@ FAULTS = {
     "loss": Fault(
         "packets are lost in both directions: one in ten, or --amount percent",
         # packets through the relay pass twice
-        _drop("forward", 'oifname != "delay0" numgen random mod 100 < AMOUNT drop'),
+        _rules("forward", 'oifname != "delay0" numgen random mod 100 < AMOUNT drop'),
         amount=10,
         unit="percent",
         most=99,  # 100 % is "blackhole"
@@ -101,22 +102,32 @@ FAULTS = {
     ),
     "delay": Fault(
         "packets are delayed by 50 or --amount ms in each direction",
-        fault_kinds.Delay(),
+        Relay("ifdefault.lab.relay"),
         amount=50,
         unit="ms",
         most=10_000,
+        takes=("relay",),
+    ),
+    "no-mptcp": Fault(
+        "the router removes the MPTCP options of SYNs",
+        _rules("forward", "tcp flags & syn == syn reset tcp option mptcp"),
+    ),
+    "mirror": Fault(
+        "each SYN-ACK has the MPTCP option of its SYN, as of servers that copy unknown options",
+        Relay("ifdefault.lab.mirror"),
+        takes=("relay",),
     ),
     "no-inbound": Fault(
         "nothing reaches the host; what it sends still leaves",
-        _drop("forward", 'oifname "cust0" drop'),
+        _rules("forward", 'oifname "cust0" drop'),
     ),
     "no-outbound": Fault(
         "nothing that the host sends leaves; it still receives",
-        _drop("forward", 'iifname "cust0" drop'),
+        _rules("forward", 'iifname "cust0" drop'),
     ),
     "no-adverts": Fault(
         "the router stops sending advertisements, without a last one; its default route expires",
-        _drop("output", "icmpv6 type nd-router-advert drop"),
+        _rules("output", "icmpv6 type nd-router-advert drop"),
     ),
     "police": Fault(
         "the router answers at most 5 or --amount echo requests a second",

@@ -25,13 +25,14 @@ def internal(error: BaseException) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """An error or a warning, and its remedy."""
+    """An error, a warning or a hint, and its remedy."""
 
     where: str  # "ifdefault.toml:12: uplink.isp-a.weight", "rule 4998", "sysctl net.ipv4…"
     what: str
     remedy: str = ""
     warning: bool = False
     blocks: bool = True  # whether the error prevents apply
+    hint: bool = False  # a warning of which nothing is wrong: something could be better
 
     def __str__(self) -> str:
         head = f"{self.where}: " if self.where else ""

@@ -56,7 +56,7 @@ class Finding:
 
 
 def from_problem(problem: Problem) -> Finding:
-    level: Level = "warning" if problem.warning else "error"
+    level: Level = "note" if problem.hint else "warning" if problem.warning else "error"
     return Finding(level, problem.where, problem.what, problem.remedy)
 
 

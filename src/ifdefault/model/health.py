@@ -101,14 +101,16 @@ class Decision:
     `usable`: those that may get new flows and be published in the DNS, never empty (fail static).
     Both by family. `servers_down`: (address, port) of servers that failed their check and get no
     new connections. `standby`: uplinks that are usable only where no other is, and why. `reserve`,
-    by family: those of them that work, but aren't used. `shares`: while a line fills up, in WHOLE,
-    of each uplink that has less than its whole weight."""
+    by family: those of them that work, but aren't used. `backup`, by family: those that work but
+    come second: degraded, a standby, drained, or not used by command. `shares`: while a line fills
+    up, in WHOLE, of each uplink that has less than its whole weight."""
 
     order: tuple[tuple[Family, tuple[str, ...]], ...] = ()
     usable: tuple[tuple[Family, tuple[str, ...]], ...] = ()
     servers_down: tuple[tuple[str, int], ...] = ()
     standby: tuple[tuple[str, StandbyReason], ...] = ()
     reserve: tuple[tuple[Family, tuple[str, ...]], ...] = ()
+    backup: tuple[tuple[Family, tuple[str, ...]], ...] = ()
     shares: tuple[tuple[str, int], ...] = ()
 
     def ranking(self, family: Family) -> tuple[str, ...]:
@@ -124,6 +126,9 @@ class Decision:
     def share(self, uplink: str) -> int:
         """How much of its weight counts, relative to the other uplinks."""
         return dict(self.shares).get(uplink, WHOLE) if self.shares else 1
+
+    def backup_in(self, family: Family) -> tuple[str, ...]:
+        return dict(self.backup).get(family, ())
 
     def weight(self, uplink: str, configured: int) -> int:
         """Its present weight, relative to those of the other uplinks."""
@@ -152,6 +157,7 @@ class TcpStats:
     half_open: int = 0  # SYN_RECV: the client hasn't answered our SYN-ACK yet
     half_open_unanswered: int = 0  # of them: the SYN-ACK was retransmitted
     ack_ms: int = 0  # since the last ACK on one that progressed
+    subflows: int = 0  # of the sockets: of connections of MPTCP
 
 
 @dataclass(frozen=True, slots=True)

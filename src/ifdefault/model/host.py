@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ifdefault.model.config import Family
 from ifdefault.model.errors import Problem
 from ifdefault.model.flow import Answers
 from ifdefault.model.kernel import Facts, Loaded
@@ -14,7 +15,8 @@ from ifdefault.model.kernel import Facts, Loaded
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The saved state (state.json). `sysctls` and `groups` map a name to its original value,
+    """The saved state (state.json). `sysctls`, `groups` and
+    `limits` (of MPTCP) map a name to its original value,
     followed by the values of ours that the kernel may have: one, or more while a change is in
     progress or was interrupted; `links` are the indexes of the interfaces in them. `forced` is the
     state of an uplink as set by the operator. `runs` maps the cgroup of a command to its uplink
@@ -26,6 +28,7 @@ class State:
     forced: dict[str, str] = field(default_factory=dict)
     runs: dict[str, str] = field(default_factory=dict)
     links: dict[str, int] = field(default_factory=dict)
+    limits: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,8 @@ class Observation:
     `groups` are the cgroups that have rules, with their ids, 0 if they don't exist; `no_balance` is
     why the programs on connect() aren't possible, "" if they are; `others` are problems with other
     programs' configuration, if they were looked for; `answers` are the kernel's to the questions of
-    the self-check."""
+    the self-check; `public` are the addresses that uplinks were discovered to have outside, if they
+    are announced."""
 
     facts: Facts
     state: State = field(default_factory=State)
@@ -44,3 +48,4 @@ class Observation:
     no_balance: str = ""
     others: tuple[Problem, ...] = ()
     answers: Answers = ()
+    public: tuple[tuple[str, Family, str], ...] = ()

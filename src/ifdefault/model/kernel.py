@@ -14,7 +14,15 @@ from dataclasses import dataclass
 
 from ifdefault.model.config import FAMILIES, Family
 from ifdefault.model.many import Many
-from ifdefault.model.packet_filter import FilterChain
+from ifdefault.model.mptcp import (
+    DeleteEndpoint,
+    Endpoint,
+    MptcpLimits,
+    MptcpState,
+    PutEndpoint,
+    SetMptcpLimit,
+)
+from ifdefault.model.packet_filter import FilterChain, ForeignMark
 
 PROTOCOL = 171  # rtnetlink protocol number of every route and rule of ours
 PROTOCOL_RA, PROTOCOL_DHCP = 9, 16  # of what was learned so (linux/rtnetlink.h, RTPROT_…)
@@ -138,20 +146,6 @@ class Neighbour:
 
 
 @dataclass(frozen=True, slots=True)
-class ForeignMark:
-    """How a rule in another program's ruleset uses packet or connection marks: it changes or
-    compares `bits`. `value`: what it sets or compares the whole mark with, if that is known."""
-
-    where: str
-    bits: int
-    sets: bool = False
-    value: int | None = None
-
-
-WHOLE_MARK = 0xFFFFFFFF
-
-
-@dataclass(frozen=True, slots=True)
 class NftTable:
     """A table with our name in the kernel. `digest`: of the text that we loaded (the table's
     comment), "" if it isn't ours; `listing`: a digest of its contents without counters and elements
@@ -214,6 +208,7 @@ class Facts:
     sysctls_read_only: bool = False  # they can't be written, as in containers
     tables: tuple[tuple[str, NftTable], ...] = ()  # those of OWN_TABLES that exist
     hook: Hook | None = None  # our programs on connect()
+    mptcp: MptcpState | None = None  # None: a kernel without it
     foreign_marks: tuple[ForeignMark, ...] = ()
     wildcard_udp: tuple[tuple[Family, int], ...] = ()  # (family, port) of wildcard sockets
     listening: tuple[tuple[str, str, int], ...] = ()  # (transport, address, port) of servers
@@ -310,6 +305,8 @@ class Desired:
     hook: Hook | None = None
     sysctls: tuple[tuple[str, str], ...] = ()
     groups: tuple[tuple[str, int], ...] = ()  # (interface, link group)
+    endpoints: tuple[Endpoint, ...] = ()
+    mptcp_limits: MptcpLimits = ()  # those that are set
     # contained in NFT_TABLE; needed for ForgetFlows
     redirects: tuple[Redirect, ...] = ()
     udp_ports: tuple[tuple[Family, int], ...] = ()  # those that are redirected
@@ -397,4 +394,7 @@ Operation = (
     | LoadNft
     | PutHook
     | ForgetFlows
+    | SetMptcpLimit
+    | PutEndpoint
+    | DeleteEndpoint
 )

@@ -65,3 +65,17 @@ class FilterChain:
     name: str
     policy: str = ""
     rules: tuple[FilterRule, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignMark:
+    """How a rule in another program's ruleset uses packet or connection marks: it changes or
+    compares `bits`. `value`: what it sets or compares the whole mark with, if that is known."""
+
+    where: str
+    bits: int
+    sets: bool = False
+    value: int | None = None
+
+
+WHOLE_MARK = 0xFFFFFFFF

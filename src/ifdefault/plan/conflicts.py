@@ -17,12 +17,11 @@ from ifdefault.model.kernel import (
     PROTOCOL,
     TABLE_LOCAL,
     TABLE_MAIN,
-    WHOLE_MARK,
     Facts,
-    ForeignMark,
     Rule,
     Uplink,
 )
+from ifdefault.model.packet_filter import WHOLE_MARK, ForeignMark
 from ifdefault.plan import (
     conflicts_arp,
     conflicts_defaults,

@@ -18,6 +18,7 @@ from ifdefault.model.kernel import (
     SetGroup,
     SetSysctl,
 )
+from ifdefault.model.mptcp import DeleteEndpoint, Endpoint, PutEndpoint, SetMptcpLimit
 
 _TABLE_NAMES = {TABLE_MAIN: "main", 255: "local", 253: "default"}
 _METRICS = {
@@ -56,6 +57,8 @@ def describe(operation: Operation) -> str:
             return f"bpf {'put' if hook else 'remove'} ifdefault  # cgroup programs on connect()"
         case ForgetFlows():
             return "conntrack -D -p udp  # redirected flows whose replies now have another source"
+        case SetMptcpLimit() | PutEndpoint() | DeleteEndpoint():
+            return mptcp_text(operation)
 
 
 def _six(family: int) -> str:
@@ -117,5 +120,31 @@ def rule_text(rule: Rule) -> str:
         (rule.suppress_prefixlength >= 0, f"suppress_prefixlength {rule.suppress_prefixlength}"),
         (rule.suppress_ifgroup >= 0, f"suppress_ifgroup {rule.suppress_ifgroup}"),
         (rule.protocol == PROTOCOL, f"proto {PROTOCOL}"),
+    )
+    return " ".join(word for wanted, word in words if wanted)
+
+
+def mptcp_text(operation: SetMptcpLimit | PutEndpoint | DeleteEndpoint) -> str:
+    match operation:
+        case SetMptcpLimit(name, value, was):
+            return f"ip mptcp limits set {name} {value}  # was {was}"
+        case PutEndpoint(endpoint, None):
+            return f"ip mptcp endpoint add {endpoint_text(endpoint)}"
+        case PutEndpoint(endpoint):
+            backup = "backup" if endpoint.backup else "nobackup"
+            return f"ip mptcp endpoint change id {endpoint.id} {backup}  # {endpoint.address}"
+        case DeleteEndpoint(endpoint):
+            return f"ip mptcp endpoint delete id {endpoint.id}  # {endpoint.address}"
+
+
+def endpoint_text(endpoint: Endpoint) -> str:
+    """An endpoint in the syntax of ip-mptcp(8)."""
+    flags = ("signal", "subflow", "backup", "fullmesh", "implicit")
+    words = (
+        (True, endpoint.address),
+        (endpoint.port, f"port {endpoint.port}"),
+        (endpoint.dev, f"dev {endpoint.dev}"),
+        (True, f"id {endpoint.id}"),
+        *((getattr(endpoint, flag), flag) for flag in flags),
     )
     return " ".join(word for wanted, word in words if wanted)

@@ -32,6 +32,7 @@ from ifdefault.plan import (
     connmark,
     forward_table,
     main_copy,
+    mptcp,
     numbers,
     policy_rules,
     prefixes,
@@ -82,9 +83,10 @@ def desire(
     facts: Facts,
     uplinks: tuple[Uplink, ...],
     decision: Decision | None = None,
+    discovered: mptcp.Discovered = (),
 ) -> Desired:
     """The kernel state that the uplinks need. Without a decision, uplinks are ordered by carrier,
-    rank and weight instead of by health."""
+    rank and weight instead of by health. `discovered`: their public addresses."""
     usable = tuple(u for u in uplinks if not u.pending)
     copies = main_copy.routes(config.host, facts) if usable else ()
     routes = _distinct((*_routes(config, facts, usable), *copies))
@@ -113,6 +115,8 @@ def desire(
         hook=hook,
         sysctls=tuple(settings.sysctls(facts, needs)),
         groups=tuple(_groups(config, facts)),
+        endpoints=mptcp.endpoints(config, facts, usable, decision, discovered),
+        mptcp_limits=mptcp.limits(config, facts),
         redirects=redirects,
         udp_ports=tuple((f, port) for f in needs.redirected_families() for port in ports[f]),
         udp_addresses=tuple(a for f in needs.redirected_families() for a in needs.addresses(f)),

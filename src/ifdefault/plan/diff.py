@@ -1,15 +1,18 @@
 """The operations that lead from facts to the desired state, in an order without interruptions.
 
-Rules: add before delete. Link groups, sysctls and routes come first, then the rules that lead to
-them, then nftables, then forwarding; objects are deleted in the reverse order. Only our own objects
-(by protocol number, table or name) are replaced or deleted. diff(x, x) is empty.
+Rules: add before delete, except MPTCP's endpoints, which change once the rules stand. Link groups,
+sysctls and routes come first, then the rules that lead to them, then nftables, then forwarding;
+objects are deleted in the reverse order. Only our own objects (by protocol number, table, name or
+id) are replaced or deleted. diff(x, x) is empty.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
+from ifdefault.model.address import family_of
 from ifdefault.model.kernel import (
     FORWARDING,
     NFT_TABLE,
@@ -33,6 +36,13 @@ from ifdefault.model.kernel import (
     SetSysctl,
     ruleset_digest,
 )
+from ifdefault.model.mptcp import (
+    DeleteEndpoint,
+    Endpoint,
+    MptcpState,
+    PutEndpoint,
+    SetMptcpLimit,
+)
 from ifdefault.plan.numbers import OUTGOING
 from ifdefault.plan.settings import REDIRECTS
 
@@ -45,8 +55,10 @@ def diff(facts: Facts, desired: Desired, loaded: Loaded) -> tuple[Operation, ...
     on, off = _settings(facts, desired)
     enable, disable = _forwarding(facts, desired)
     tables = tuple(_tables(facts, desired, loaded))
+    told, announced = _mptcp(facts, desired)
     return (
         *disable,
+        *told,
         *on,
         *put,
         *add,
@@ -55,6 +67,7 @@ def diff(facts: Facts, desired: Desired, loaded: Loaded) -> tuple[Operation, ...
         *_hook(facts, desired),
         *drop_rules,
         *_forget_flows(desired, tables),
+        *announced,
         *drop_routes,
         *off,
     )
@@ -66,6 +79,10 @@ def own_routes(facts: Facts) -> tuple[Route, ...]:
 
 def own_rules(facts: Facts) -> tuple[Rule, ...]:
     return tuple(r for r in facts.rules if r.protocol == PROTOCOL)
+
+
+def own_endpoints(facts: Facts) -> tuple[Endpoint, ...]:
+    return tuple(e for e in facts.mptcp.endpoints if e.ours) if facts.mptcp else ()
 
 
 def record_tables(facts: Facts, desired: Desired) -> Loaded:
@@ -178,6 +195,52 @@ def _tables(facts: Facts, desired: Desired, loaded: Loaded) -> Iterator[LoadNft]
 def _hook(facts: Facts, desired: Desired) -> Iterator[Operation]:
     if facts.hook != desired.hook:
         yield PutHook(desired.hook)
+
+
+def _mptcp(facts: Facts, desired: Desired) -> tuple[list[Operation], list[Operation]]:
+    """What comes before the rules go, as peers are told by them, and what comes once they stand.
+
+    Endpoints are deleted first: an address may move to another id, and there are few. One that the
+    kernel made for an address of ours gives way, since it wouldn't accept the address otherwise.
+    IPv6 is first, always: see _ipv6_first."""
+    state = facts.mptcp or MptcpState()
+    current = {endpoint.id: endpoint for endpoint in own_endpoints(facts)}
+    kept = {e.id: current[e.id] for e in desired.endpoints if _differs_in_flags(current, e)}
+    new = {endpoint.address for endpoint in desired.endpoints if endpoint.id not in kept}
+    obsolete = [endpoint for id_, endpoint in current.items() if id_ not in kept]
+    obsolete += [e for e in state.endpoints if e.implicit and e.address in new]
+    now = dict(state.limits)
+    operations: list[Operation] = [
+        *(
+            SetMptcpLimit(name, value, now[name])
+            for name, value in desired.mptcp_limits
+            if now.get(name, value) != value
+        ),
+        *map(DeleteEndpoint, sorted(obsolete, key=_ipv6_first)),
+        *(
+            PutEndpoint(endpoint, kept.get(endpoint.id))
+            for endpoint in sorted(desired.endpoints, key=_ipv6_first)
+            if kept.get(endpoint.id) != endpoint
+        ),
+    ]
+    return ([], operations) if desired.rules else (operations, [])
+
+
+def _ipv6_first(endpoint: Endpoint) -> int:
+    """A key for the order in which peers are told.
+
+    A connection that began by IPv6 has subflows of both families, in the order of the endpoints.
+    Linux tells its peer of a removed address over the first subflow that isn't of this address,
+    once, and has no notion of its being dead. If that is one of the same uplink, the peer is never
+    told and goes on using it. So another uplink's IPv6 subflow precedes all by IPv4, and is the
+    first once the one over which the connection began is removed."""
+    return -family_of(endpoint.address)
+
+
+def _differs_in_flags(current: Mapping[int, Endpoint], wanted: Endpoint) -> bool:
+    """Whether at most that differs which the kernel can change."""
+    now = current.get(wanted.id)
+    return now is not None and replace(now, backup=wanted.backup) == wanted
 
 
 def _forget_flows(desired: Desired, tables: tuple[LoadNft, ...]) -> Iterator[Operation]:

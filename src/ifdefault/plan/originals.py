@@ -1,4 +1,5 @@
-"""The host's own settings: what sysctls and link groups were before our first change.
+"""The host's own settings: what sysctls, link groups and MPTCP's limits were before
+our first change.
 
 Rules: pure. The original of a setting is its value before our first change, never one of ours. It
 belongs to an interface, not to a name: it follows the interface when that is renamed, and is
@@ -7,12 +8,13 @@ dropped with it; another interface of the same name has originals of its own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
 from ifdefault.model.host import State
 from ifdefault.model.kernel import Desired, Facts, Operation, SetGroup, SetSysctl
+from ifdefault.model.mptcp import SetMptcpLimit
 from ifdefault.plan.lookup import with_groups
 
 T = TypeVar("T")
@@ -90,30 +92,42 @@ def _original(saved: tuple[T, ...] | None, now: T) -> T:
 
 def with_originals(desired: Desired, state: State, facts: Facts) -> Desired:
     """Add the originals of settings that are no longer needed and still have our value."""
-    now, groups = dict(facts.sysctls), {link.name: link.group for link in facts.links}
-    sysctls, wanted_groups = dict(desired.sysctls), dict(desired.groups)
-    for name, (original, *ours) in state.sysctls.items():
-        if now.get(name) in ours and not facts.sysctls_read_only:
-            sysctls.setdefault(name, original)
-    for dev, (original_group, *own_groups) in state.groups.items():
-        if groups.get(dev) in own_groups:
-            wanted_groups.setdefault(dev, original_group)
+    now = {} if facts.sysctls_read_only else dict(facts.sysctls)
+    groups = {link.name: link.group for link in facts.links}
     return replace(
-        desired, sysctls=tuple(sorted(sysctls.items())), groups=tuple(sorted(wanted_groups.items()))
+        desired,
+        sysctls=_with_saved(desired.sysctls, state.sysctls, now),
+        groups=_with_saved(desired.groups, state.groups, groups),
+        mptcp_limits=_with_saved(desired.mptcp_limits, state.limits, mptcp_limits(facts)),
     )
+
+
+def _with_saved(
+    wanted: Iterable[tuple[str, T]], saved: Mapping[str, tuple[T, ...]], now: Mapping[str, T]
+) -> tuple[tuple[str, T], ...]:
+    obsolete = {
+        name: original for name, (original, *ours) in saved.items() if now.get(name) in ours
+    }
+    return tuple(sorted((obsolete | dict(wanted)).items()))
+
+
+def mptcp_limits(facts: Facts) -> dict[str, int]:
+    return dict(facts.mptcp.limits) if facts.mptcp else {}
 
 
 def with_new_originals(state: State, operations: tuple[Operation, ...], facts: Facts) -> State:
     """Record the originals of the settings that the operations change. The oldest value remains the
     original; earlier values of ours are kept until the operation is done."""
-    sysctls, groups = dict(state.sysctls), dict(state.groups)
+    sysctls, groups, limits = dict(state.sysctls), dict(state.groups), dict(state.limits)
     for operation in operations:
         match operation:
             case SetSysctl(name, value, was):
                 sysctls[name] = _with_ours(sysctls.get(name, (was,)), value)
             case SetGroup(dev, group, was_group):
                 groups[dev] = _with_ours(groups.get(dev, (was_group,)), group)
-    return _with_links(replace(state, sysctls=sysctls, groups=groups), facts)
+            case SetMptcpLimit(name, limit, was_limit):
+                limits[name] = _with_ours(limits.get(name, (was_limit,)), limit)
+    return _with_links(replace(state, sysctls=sysctls, groups=groups, limits=limits), facts)
 
 
 def _with_ours(saved: tuple[T, ...], value: T) -> tuple[T, ...]:
@@ -128,6 +142,7 @@ def settled(state: State, facts: Facts) -> State:
         state,
         sysctls=_settled(state.sysctls, dict(facts.sysctls)),
         groups=_settled(state.groups, groups),
+        limits=_settled(state.limits, mptcp_limits(facts)),
     )
     return _with_links(settled, facts)
 

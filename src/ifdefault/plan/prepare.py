@@ -17,10 +17,10 @@ from ifdefault.model.flow import Question
 from ifdefault.model.health import Decision
 from ifdefault.model.host import Observation, State
 from ifdefault.model.kernel import Desired, Facts, Loaded, Operation, Uplink
-from ifdefault.plan import conflicts, numbers, originals, self_check, settings
+from ifdefault.plan import conflicts, mptcp, numbers, originals, self_check, settings
 from ifdefault.plan.describe import describe
 from ifdefault.plan.desired import desire, resolve_uplinks
-from ifdefault.plan.diff import diff, own_routes, own_rules
+from ifdefault.plan.diff import diff, own_endpoints, own_routes, own_rules
 from ifdefault.plan.lookup import Fib
 
 _NO_CONFIG, _UNDECIDED = Config(()), Decision()
@@ -86,10 +86,12 @@ def prepare(
     by health. `thorough` also looks for conflicts with other programs."""
     config, uplinks, observation = resolved.config, resolved.uplinks, resolved.observation
     facts, state = observation.facts, resolved.state
-    desired = desire(config, originals.without_own_settings(state, facts), uplinks, decision)
+    before = originals.without_own_settings(state, facts)
+    desired = desire(config, before, uplinks, decision, observation.public)
     desired, read_only = settings.without_read_only(desired, facts)
     desired = originals.with_originals(desired, state, facts)
-    lacks = (*_lacks(desired, observation.no_balance), *read_only)
+    no_mptcp = mptcp.lacks(config, facts)
+    lacks = (*_lacks(desired, observation.no_balance), *read_only, *no_mptcp)
     if observation.no_balance:
         desired = replace(desired, hook=None)
     questions = self_check.questions(config, facts, uplinks, desired)
@@ -154,6 +156,8 @@ def snapshot(observation: Observation) -> Desired:
         hook=facts.hook,
         sysctls=tuple((n, now[n]) for n in sorted(now)),
         groups=tuple((dev, groups[dev]) for dev in sorted(groups)),
+        endpoints=own_endpoints(facts),
+        mptcp_limits=facts.mptcp.limits if facts.mptcp else (),
     )
 
 

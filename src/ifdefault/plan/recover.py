@@ -11,26 +11,37 @@ from dataclasses import replace
 from ifdefault.model.config import Config, UplinkConfig
 from ifdefault.model.host import State
 from ifdefault.model.kernel import Facts
+from ifdefault.model.mptcp import ACCEPTED, SUBFLOWS
 from ifdefault.plan import numbers
-from ifdefault.plan.diff import own_routes, own_rules
+from ifdefault.plan.diff import own_endpoints, own_routes, own_rules
+from ifdefault.plan.originals import mptcp_limits
 
 _ORIGINAL_GROUP = 0  # the kernel's
+_ORIGINAL_LIMITS = {SUBFLOWS: 2, ACCEPTED: 0}  # net/mptcp/pm_kernel.c, pm_nl_init_net
 
 
 def recover(state: State, facts: Facts, config: Config | None = None) -> State:
     """The saved state; if it is empty though the kernel has rules of ours, what they tell. Without
     a config, what `down` needs."""
     rules = own_rules(facts)
-    if state != State() or not rules:
+    if replace(state, limits={}) != State() or not rules:  # those have a file of their own
         return state
     ours = {rule.suppress_ifgroup for rule in rules} - {-1, _ORIGINAL_GROUP}
     groups: dict[str, tuple[int, ...]] = {
         link.name: (_ORIGINAL_GROUP, link.group) for link in facts.links if link.group in ours
     }
-    state = replace(state, groups=groups)
+    state = replace(state, groups=groups, limits=state.limits or _limits(facts))
     if config is None:
         return state
     return replace(state, numbers=_numbers(config, facts), runs=_runs(config, facts))
+
+
+def _limits(facts: Facts) -> dict[str, tuple[int, ...]]:
+    if not own_endpoints(facts):
+        return {}
+    now = mptcp_limits(facts)
+    originals = _ORIGINAL_LIMITS.items()
+    return {name: (was, now[name]) for name, was in originals if now.get(name, was) != was}
 
 
 def _numbers(config: Config, facts: Facts) -> dict[str, int]:

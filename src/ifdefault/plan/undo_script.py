@@ -21,6 +21,7 @@ from ifdefault.model.kernel import (
     SetGroup,
     SetSysctl,
 )
+from ifdefault.model.mptcp import FIRST_ID, DeleteEndpoint, SetMptcpLimit
 from ifdefault.model.text import to_bytes
 from ifdefault.plan.describe import describe
 from ifdefault.plan.prepare import Prepared
@@ -51,6 +52,7 @@ def render(prepared: Prepared, host: Host) -> str:
         "@protocol": str(PROTOCOL),
         "@nft": " ".join(OWN_TABLES),
         "@tables": " ".join(map(str, sorted(tables))),
+        "@first_id": str(FIRST_ID),
         "@steps": "\n".join(_steps(prepared)),
     }
     # at once: what a value contains isn't replaced
@@ -76,6 +78,10 @@ def _words(operation: Operation) -> list[str]:
             return ["step", "nft", "delete", "table", "inet", table]
         case PutHook():
             return ["detach_programs"]
+        case SetMptcpLimit(name, value, was):
+            return ["restore_limit", name, str(was), str(value)]
+        case DeleteEndpoint(endpoint):
+            return ["step", "ip", "mptcp", "endpoint", "delete", "id", str(endpoint.id)]
         case _:
             return ["step", *describe(operation).split(" ")]
 
@@ -195,8 +201,8 @@ step() {
     if "$@" 2>/dev/null; then printf '%s\\n' "$*"; fi
 }
 
-# restore_sysctl NAME OURS ORIGINAL, restore_group INTERFACE OURS ORIGINAL: unless someone else has
-# changed it since
+# restore_sysctl NAME OURS ORIGINAL, restore_group INTERFACE OURS ORIGINAL, restore_limit likewise:
+# unless someone else has changed it since
 restore_sysctl() {
     restored=
     [ "$(tr '\\t' ' ' <"/proc/sys/$1")" = "$2" ] || return 0
@@ -216,6 +222,17 @@ restore_group() {
     step ip link set dev "$1" group "$3"
 } 2>/dev/null
 
+restore_limit() {
+    case "$(ip mptcp limits show) " in *"$1 $2 "*) step ip mptcp limits set "$1" "$3" ;; esac
+} 2>/dev/null
+
+# The ids of our MPTCP endpoints; the kernel made those that are implicit (flag 0x10).
+endpoints() {
+    ip mptcp endpoint show 2>/dev/null | awk '!/ implicit| rawflags 10/ {
+        for (i = 1; i < NF; i++) if ($i == "id" && $(i + 1) >= @first_id) print $(i + 1)
+    }'
+}
+
 detach_programs() {
     programs | while read -r kind number; do
         step bpftool cgroup detach "$cgroups" "$kind" id "$number"
@@ -232,6 +249,7 @@ for family in -4 -6; do
     done
     ip "$family" route flush table all proto @protocol 2>/dev/null
 done
+for id in $(endpoints); do step ip mptcp endpoint delete id "$id"; done
 for table in @nft; do
     nft list table inet "$table" >/dev/null 2>&1 && step nft delete table inet "$table"
 done
@@ -245,6 +263,7 @@ left=$(
     done | grep -w 'proto @protocol'
     for table in @nft; do nft list table inet "$table" 2>/dev/null | head -n 1; done
     programs
+    endpoints
 )
 [ -z "$left" ] || die "this could not be removed; a restart of the host removes it: $left"
 """

@@ -15,7 +15,7 @@ from unittest.mock import patch
 from ifdefault.kernel import filters, nft
 from ifdefault.kernel.foreign import Saved, foreign_marks
 from ifdefault.model.errors import IfdefaultError
-from ifdefault.model.kernel import WHOLE_MARK
+from ifdefault.model.packet_filter import WHOLE_MARK
 from ifdefault.plan.packet_filter import Packet, dropped
 
 KIND = "json"

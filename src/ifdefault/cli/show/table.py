@@ -21,11 +21,13 @@ Painter = Callable[[str], str]
 
 
 def print_problems(problems: Iterable[Problem]) -> None:
-    """Print errors and warnings to stderr."""
+    """Print errors, warnings and hints to stderr."""
     for problem in problems:
-        line = style.Line(f"warning: {problem}", "warn")
-        if not problem.warning:
-            line = style.Line(f"error: {problem}", "bad")
+        line = style.Line(f"error: {problem}", "bad")
+        if problem.hint:
+            line = style.Line(f"hint: {problem}")
+        elif problem.warning:
+            line = style.Line(f"warning: {problem}", "warn")
         echo_lines([line], err=True)
 
 

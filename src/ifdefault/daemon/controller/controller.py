@@ -129,7 +129,7 @@ class Controller:
                     self._reconciler.look_at(now)
             case e.PublicAddressFound(uplink, family, address):
                 self.names.discovered[uplink, family] = address
-                self._finish_due = True
+                self._reconciler.look_at(now)
             case e.ConnectionsEnded():
                 self._stale.report(event)
             case e.TrafficCounted():
@@ -391,7 +391,6 @@ class Controller:
         return replace(
             state.status(now),
             health=tuple(replace(h, cause="not probed") if state.held else h for h in health),
-            graces=self._returning.status(),
             conflicts=self._reconciler.backoff.conflicts(now),
             astray=tuple(map(str, self._self_check.problems)),
             problems=(*state.lacks, *state.refused, *self.paths.problems),

@@ -8,7 +8,7 @@ A turn yields, as needed (Log and RunHook next to the step that they report):
   4. Publish, as early as possible, since resolvers need the longest to react; in any case before
      connections end, or a client that reconnects at once is sent to the dead address again;
   5. Commit or Converge: new connections use another uplink;
-  6. EndConnections and ReturnConnections, only after that;
+  6. MoveTunnels, EndConnections and ReturnConnections, only after that;
   7. SendProbe, and Answer to the operator's request.
 
 Rules: frozen values. The docstring of an effect names the event that answers it.
@@ -26,6 +26,7 @@ from ifdefault.model.errors import Problem
 from ifdefault.model.flow import Question
 from ifdefault.model.health import Forced, PathState, Way
 from ifdefault.model.kernel import Uplink
+from ifdefault.model.mptcp import MptcpState
 from ifdefault.model.returning import Returning
 from ifdefault.model.usage import SavedUsage
 from ifdefault.plan.prepare import Prepared
@@ -69,7 +70,8 @@ class Commit:
 @dataclass(frozen=True, slots=True)
 class Watch:
     """Monitor this from now on. SilentlyChanged reports a difference in what the kernel sends no
-    notification of: sysctls, UDP servers, control groups. All three are empty while held."""
+    notification of: sysctls, UDP servers, control groups,
+    MPTCP's endpoints and limits. All are empty while held."""
 
     interfaces: tuple[str, ...] = ()  # report changes of their neighbours
     tables: tuple[int, ...] = ()  # report changes of their routes
@@ -77,6 +79,7 @@ class Watch:
     udp_servers: tuple[tuple[Family, int], ...] | None = None  # on the wildcard address; None: any
     groups: tuple[tuple[str, int], ...] = ()  # control groups that have rules, with id; 0: none yet
     runs: tuple[str, ...] = ()  # of these, our own, which are removed when they are empty
+    mptcp: MptcpState | None = None  # without implicit endpoints; None: nothing is announced
     on_link: tuple[str, ...] = ()  # prefixes whose TCP peers are no evidence for an uplink
     ended: bool = False  # TCP connections that have ended are evidence, too, as a path isn't up
 
@@ -103,6 +106,15 @@ class ReturnConnections:
     family: Family
     better: tuple[str, ...]
     returning: Returning
+
+
+@dataclass(frozen=True, slots=True)
+class MoveTunnels:
+    """Have tunnels of WireGuard reach their peers as the rules have it now. `uplinks`: interface
+    and name, best uplink first; `alone`: families in which all other uplinks are down."""
+
+    uplinks: tuple[tuple[str, str], ...]
+    alone: tuple[Family, ...]
 
 
 # --- probes -----------------------------------------------------------------------------------
@@ -293,6 +305,7 @@ Effect = (
     | Watch
     | EndConnections
     | ReturnConnections
+    | MoveTunnels
     | OpenProbeSocket
     | CloseProbeSocket
     | SendProbe

@@ -1,8 +1,11 @@
-"""linux/inet_diag.h, linux/sock_diag.h, and the states of linux/tcp.h (net/tcp_states.h)."""
+"""linux/inet_diag.h, linux/sock_diag.h, what linux/mptcp.h adds to them, and the states of
+linux/tcp.h (net/tcp_states.h)."""
 
 TCPDIAG_GETSOCK, SOCK_DIAG_BY_FAMILY, SOCK_DESTROY = 18, 20, 21
 INET_DIAG_REQ_BYTECODE = 1
-INET_DIAG_INFO, INET_DIAG_SKV6ONLY, INET_DIAG_MARK, INET_DIAG_CGROUP_ID = 2, 11, 15, 21
+INET_DIAG_INFO, INET_DIAG_SKV6ONLY, INET_DIAG_MARK, INET_DIAG_ULP_INFO = 2, 11, 15, 19
+INET_DIAG_CGROUP_ID = 21
+INET_ULP_INFO_MPTCP, MPTCP_SUBFLOW_ATTR_TOKEN_LOC = 3, 2
 INET_DIAG_BC_JMP, INET_DIAG_BC_S_COND, INET_DIAG_BC_D_COND, INET_DIAG_BC_MARK_COND = 1, 7, 8, 10
 
 TCP_ESTABLISHED, TCP_SYN_SENT, TCP_SYN_RECV, TCP_FIN_WAIT1, TCP_FIN_WAIT2 = 1, 2, 3, 4, 5

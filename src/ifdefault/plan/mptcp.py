@@ -1,0 +1,126 @@
+"""Which addresses MPTCP announces, from the decision.
+
+Rules: pure. An uplink that works has an endpoint for each family, one that is down has none: its
+peers are told, and go on by another. Whatever comes second is `backup`. Behind a NAT peers are told
+the public address; the endpoint of the address that the host itself has makes the kernel end and
+mark the subflows there. Others' endpoints are left alone, and have precedence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from ifdefault.model.address import family_of, is_private
+from ifdefault.model.config import FAMILIES, Config, Family
+from ifdefault.model.dns import DISCOVER
+from ifdefault.model.errors import Problem
+from ifdefault.model.health import Decision
+from ifdefault.model.kernel import Facts, Uplink
+from ifdefault.model.mptcp import (
+    ACCEPTED,
+    ENDPOINTS_MAX,
+    SUBFLOWS,
+    Endpoint,
+    MptcpLimits,
+    MptcpState,
+    endpoint_id,
+)
+
+Discovered = tuple[tuple[str, Family, str], ...]  # (uplink, family, public address)
+
+
+def limits(config: Config, facts: Facts) -> MptcpLimits:
+    """As many subflows as there can be endpoints: of connections to the host, whose clients open
+    them, and of its own, which may go to all addresses that a server announces."""
+    if _state(config, facts) is None:
+        return ()
+    return ((ACCEPTED, ENDPOINTS_MAX), (SUBFLOWS, ENDPOINTS_MAX))
+
+
+def endpoints(
+    config: Config,
+    facts: Facts,
+    uplinks: Sequence[Uplink],
+    decision: Decision,
+    discovered: Discovered = (),
+) -> tuple[Endpoint, ...]:
+    """As many as the kernel takes: those that it has, as deleting one ends subflows that work; then
+    the best."""
+    if (state := _state(config, facts)) is None:
+        return ()
+    foreign = [e for e in state.endpoints if not e.ours and not e.implicit]
+    taken = {endpoint.address for endpoint in foreign if not endpoint.port}
+    wanted: list[Endpoint] = []
+    for endpoint in _of_all(_public(config, discovered), uplinks, decision):
+        if endpoint.address not in taken:
+            taken.add(endpoint.address)  # uplinks may share an address
+            wanted.append(endpoint)
+    present = {endpoint.id for endpoint in state.endpoints if endpoint.ours}
+    wanted.sort(key=lambda endpoint: endpoint.id not in present)
+    others = [
+        e for e in state.endpoints if not e.ours and e not in foreign and e.address not in taken
+    ]
+    return tuple(wanted[: max(0, ENDPOINTS_MAX - len(foreign) - len(others))])
+
+
+def lacks(config: Config, facts: Facts) -> Iterator[Problem]:
+    """A warning where MPTCP isn't possible; everything else works."""
+    if not config.mptcp.announce:
+        return
+    if facts.mptcp is None:
+        what = "the kernel has no MPTCP; no addresses are announced"
+        remedy = "use a kernel with CONFIG_MPTCP, 5.19 or later"
+        yield Problem("mptcp.announce", what, remedy, warning=True)
+    elif not facts.mptcp.enabled:
+        what = "MPTCP is switched off (net.mptcp.enabled=0); no addresses are announced"
+        yield Problem("mptcp.announce", what, "sysctl -w net.mptcp.enabled=1", warning=True)
+
+
+def _state(config: Config, facts: Facts) -> MptcpState | None:
+    """The kernel's, if addresses are to be announced and it can."""
+    state = facts.mptcp
+    return state if config.mptcp.announce and state is not None and state.enabled else None
+
+
+def _public(config: Config, discovered: Discovered) -> dict[tuple[str, Family], str]:
+    """The addresses that peers see instead of the host's own; "" if they aren't known."""
+    found: dict[tuple[str, Family], str] = {}
+    for uplink in config.uplinks:
+        if DISCOVER in uplink.public:
+            found |= {(uplink.name, family): "" for family in FAMILIES}
+            found |= {(name, f): text for name, f, text in discovered if name == uplink.name}
+        found |= {(uplink.name, family_of(a)): a for a in uplink.public if a != DISCOVER}
+    return found
+
+
+def _of_all(
+    public: Mapping[tuple[str, Family], str], uplinks: Sequence[Uplink], decision: Decision
+) -> list[Endpoint]:
+    """Of every uplink that works, the best first."""
+    found: list[tuple[bool, int, Endpoint]] = []
+    by_name = {uplink.name: uplink for uplink in uplinks if not uplink.pending}
+    for family in FAMILIES:
+        usable, second = decision.usable_in(family), decision.backup_in(family)
+        ranks = [by_name[n].rank for n in usable if n in by_name and n not in second]
+        for place, name in enumerate(decision.ranking(family)):
+            uplink = by_name.get(name)
+            own = uplink and uplink.source(family)
+            if uplink is None or not own or name not in (*usable, *second):
+                continue
+            backup = name in second or (bool(ranks) and uplink.rank > min(ranks))
+            seen = public.get((name, family), own)
+            some = _of_uplink(uplink.number, family, own, seen, backup=backup)
+            found += [(backup, place, endpoint) for endpoint in some]
+    found.sort(key=lambda row: row[:2])
+    return [endpoint for _, _, endpoint in found]
+
+
+def _of_uplink(
+    number: int, family: Family, own: str, seen: str, *, backup: bool
+) -> Iterator[Endpoint]:
+    outside = bool(seen) and not is_private(seen)
+    signal = outside and seen == own
+    yield Endpoint(endpoint_id(number, family), own, signal=signal, backup=backup)
+    if outside and seen != own:
+        id_ = endpoint_id(number, family, public=True)
+        yield Endpoint(id_, seen, signal=True, backup=backup)
