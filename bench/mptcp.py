@@ -108,25 +108,7 @@ class Trial:
 
 def run() -> Report:
     trials = [trial(fault, setup) for fault in FAULTS for setup in SETUPS]
-    cost = mptcp_cost.measure()
-    figures = [figure for one in trials for figure in _figures(one)]
-    samples = {
-        "pauses": {
-            f"{one.fault}, {one.setup}, at {phase}": _pauses_by_kind(one, phase)
-            for one in trials
-            for phase in _PHASES
-        },
-        "errors": {f"{one.fault}, {one.setup}": _errors(one) for one in trials},
-        "counters": {f"{one.fault}, {one.setup}": one.counters for one in trials},
-        "cost": cost.values,
-    }
-    return Report(
-        "Connections that outlive their provider",
-        _HOW + mptcp_cost.HOW,
-        (*figures, *cost.figures()),
-        (*map(_table, _PHASES, [trials] * len(_PHASES)), _table_of_wholes(trials), *cost.tables()),
-        samples,
-    )
+    return report(trials, mptcp_cost.measure())
 
 
 def trial(fault: str, setup: Setup) -> Trial:
@@ -185,6 +167,29 @@ def _specs() -> tuple[Spec, ...]:
 
 
 # --- the report ---------------------------------------------------------------------------
+
+
+def report(trials: Sequence[Trial], cost: mptcp_cost.Cost) -> Report:
+    figures = [figure for one in trials for figure in _figures(one)]
+    names = {f"{one.fault}, {one.setup}": one for one in trials}
+    samples = {
+        "pauses": {
+            f"{name}, at {phase}": _pauses_by_kind(one, phase)
+            for name, one in names.items()
+            for phase in _PHASES
+        },
+        "errors": {name: _errors(one) for name, one in names.items()},
+        "counters": {name: one.counters for name, one in names.items()},
+        "cost": cost.values,
+    }
+    by_phase = [_table(phase, trials) for phase in _PHASES]
+    return Report(
+        "Connections that outlive their provider",
+        _HOW + mptcp_cost.HOW,
+        (*figures, *cost.figures()),
+        (*by_phase, _table_of_wholes(trials), *cost.tables()),
+        samples,
+    )
 
 
 def _pauses(one: Trial, phase: str, **fields: str) -> list[float]:
