@@ -32,7 +32,7 @@ _ADDRESSES = ("203.0.113.10", "2001:db8:a::10")
 _CALM_S, _FAULT_S, _AFTER_S = 3.0, 30.0, 15.0
 _ANSWER_S = 3.0  # for the answers to idle connections, while the fault lasts
 _USE_S = 10.0  # from the end of the fault until the idle ones are used again
-_LAST_S = _CALM_S + _FAULT_S + _ANSWER_S + _AFTER_S + 2
+_LAST_S = _CALM_S + _FAULT_S + _ANSWER_S + _AFTER_S + 5
 _MEDIAN_S, _MOST_S = 0.5, 1.5
 FAULTS = {"blackhole": "silent death", "carrier": "carrier lost"}
 _PHASES = ("failure", "return")
@@ -215,12 +215,11 @@ def _figures(one: Trial) -> Iterator[Figure]:
     all_, whole = len(one.transfers), len(one.whole(one.transfers))
     yield Figure(f"{of}whole of {all_}", whole, target=all_ if targets else None, at_least=True)
     for phase in _PHASES if whole else ():
-        pauses = _pauses(one, phase)
-        yield Figure(
-            f"{of}pause at {phase}, median", median(pauses), "s", _MEDIAN_S if targets else None
-        )
-        yield Figure(f"{of}p95", quantile(pauses, 0.95), "s")
-        yield Figure(f"{of}most", max(pauses), "s", _MOST_S if targets else None)
+        pauses, at = _pauses(one, phase), f"{of}pause at {phase}"
+        median_s, most_s = (_MEDIAN_S, _MOST_S) if targets else (None, None)
+        yield Figure(f"{at}, median", median(pauses), "s", median_s)
+        yield Figure(f"{at}, p95", quantile(pauses, 0.95), "s")
+        yield Figure(f"{at}, most", max(pauses), "s", most_s)
 
 
 def _table(phase: str, trials: Sequence[Trial]) -> Table:
