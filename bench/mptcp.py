@@ -41,10 +41,10 @@ The lab's world `two`: {_EACH} downloads, {_EACH} uploads and {_EACH} idle conne
 parts by IPv4 and IPv6 and to nginx and HAProxy of Debian, which `mptcpize` has speak MPTCP. All
 begin at the addresses of isp-a, the primary, which then fails for {_FAULT_S + _ANSWER_S:g} s: its
 provider forwards nothing although its router answers (*silent death*), or the link loses its
-carrier. *Whole*: every byte is right, and none came more than {PATIENCE_S:g} s after the one before
-it. *Pause*: the longest time between two arrivals on a connection, at the client for downloads and
-at the server for uploads; or until the answer to a connection that had been idle for {_FAULT_S:g} s
-when it was used.
+carrier. *Whole*: every byte is right, and the connection went on while the provider was dead;
+clients give up after {PATIENCE_S:g} s without a byte. *Pause*: the longest time between two
+arrivals on a connection, at the client for downloads and at the server for uploads; or until the
+answer to a connection that had been idle for {_FAULT_S:g} s when it was used.
 
 *ifdefault*: `announce = true`. *Static endpoints*: one `ip mptcp endpoint add ADDRESS dev DEV
 signal` for each address, which nobody deletes, and ifdefault's rules and routes all the same.
@@ -96,12 +96,14 @@ class Trial:
         lengths = (length for at, length in transfer.pauses if begin_s <= at + length / 2 < end_s)
         return max(lengths, default=SEEN_S)
 
+    def is_whole(self, transfer: Transfer) -> bool:
+        """Whether it went on while its provider was dead, and all its bytes were right."""
+        return not transfer.error and not any(
+            at + _MOST_S < self.returned_s < at + length for at, length in transfer.pauses
+        )
+
     def whole(self, transfers: Sequence[Transfer]) -> list[Transfer]:
-        return [one for one in transfers if is_whole(one)]
-
-
-def is_whole(transfer: Transfer) -> bool:
-    return not transfer.error and all(length <= PATIENCE_S for _, length in transfer.pauses)
+        return [one for one in transfers if self.is_whole(one)]
 
 
 def run() -> Report:
@@ -116,7 +118,7 @@ def run() -> Report:
         },
         "errors": {f"{one.fault}, {one.setup}": _errors(one) for one in trials},
         "counters": {f"{one.fault}, {one.setup}": one.counters for one in trials},
-        "cost": cost.samples(),
+        "cost": cost.values,
     }
     return Report(
         "Connections that outlive their provider",
@@ -149,7 +151,7 @@ def trial(fault: str, setup: Setup) -> Trial:
         clients.use()
         transfers = clients.result()
         after = site.counters()
-    lasted = [one.ended_s for one in transfers if is_whole(one) and one.spec.kind != "idle"]
+    lasted = [one.ended_s for one in transfers if not one.error and one.spec.kind != "idle"]
     if min(lasted, default=returned_s + _USE_S) < returned_s + _USE_S:
         raise HostError("the transfers ended before the return was measured")
     grown = {name: after[name] - before[name] for name in after if after[name] != before[name]}
@@ -194,7 +196,11 @@ def _pauses_by_kind(one: Trial, phase: str) -> dict[str, list[float]]:
 
 
 def _errors(one: Trial) -> dict[str, int]:
-    errors = [transfer.error or "too late" for transfer in one.transfers if not is_whole(transfer)]
+    errors = [
+        transfer.error or "only after the return"
+        for transfer in one.transfers
+        if not one.is_whole(transfer)
+    ]
     return {error: errors.count(error) for error in sorted(set(errors))}
 
 

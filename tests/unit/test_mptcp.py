@@ -129,6 +129,17 @@ def test_behind_a_nat_the_public_address_is_announced() -> None:
     ]
 
 
+def test_peers_are_told_of_ipv6_first() -> None:
+    """Of every uplink's, before any IPv4: else some are never told that an address is gone."""
+    first = planned(decide(candidates()))
+    added = [op.endpoint.address for op in first.operations if isinstance(op, PutEndpoint)]
+    assert added == [A6, B6, A4, B4]
+    down = decide(candidates(state="down"))
+    gone = planned(down, facts=after(first), state=settled(first.state, after(first)))
+    deleted = [op.endpoint.address for op in gone.operations if isinstance(op, DeleteEndpoint)]
+    assert deleted == [A6, A4]
+
+
 def test_a_failover_deletes_once_the_rules_stand() -> None:
     first = planned(decide(candidates()))
     facts, state = after(first), settled(first.state, after(first))
@@ -142,8 +153,8 @@ def test_a_failover_deletes_once_the_rules_stand() -> None:
     assert AddRule not in kinds[kinds.index(DeleteEndpoint) :]
     degraded = planned(decide(candidates(state="degraded")), facts=facts, state=state)
     assert texts(degraded) == [
-        "ip mptcp endpoint change id 255 backup  # 203.0.113.10",
         "ip mptcp endpoint change id 253 backup  # 2001:db8:a::10",
+        "ip mptcp endpoint change id 255 backup  # 203.0.113.10",
     ]
 
 

@@ -80,7 +80,7 @@ class PassiveMonitor:
         if now < self._counted_s + _COUNT_S or not any(map(_is_counted, config.uplinks)):
             return None
         self._counted_s = now
-        read = self._read_bytes(now, {uplink.interface for uplink in config.uplinks})
+        read = self._read_bytes(now, {uplink.interface for uplink in config.uplinks}, at_most_s=0.0)
         indexes = self._counters.indexes
         counters = tuple(
             LinkCounter(uplink.name, indexes[uplink.interface], *read[uplink.interface])
@@ -106,9 +106,11 @@ class PassiveMonitor:
         counts = [self._connections.get(a.address, (0, 0)) for a in uplink.addresses]
         return sum(sockets for sockets, _ in counts), sum(subflows for _, subflows in counts)
 
-    def _read_bytes(self, now: float, interfaces: set[str]) -> dict[str, tuple[int, int]]:
-        """In and out, by interface."""
-        if now >= self._read_s + _READ_S:
+    def _read_bytes(
+        self, now: float, interfaces: set[str], at_most_s: float = _READ_S
+    ) -> dict[str, tuple[int, int]]:
+        """In and out, by interface; at most so old."""
+        if now >= self._read_s + at_most_s:
             read = self._counters.read()
             if read.keys() != interfaces:  # the config changed, or a link was created again
                 self._counters.close()

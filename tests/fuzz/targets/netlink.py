@@ -16,6 +16,7 @@ from unittest.mock import patch
 from ifdefault.kernel import (
     conntrack,
     count_connections,
+    end_returning,
     netlink,
     nexthops,
     rtnetlink,
@@ -146,6 +147,7 @@ def _flows(packet: bytes) -> None:
         for *_, message in netlink.messages(packet):
             conntrack.decode_flow(family, attributes(message, 4))
             count_connections.decode_flow(message)
+            end_returning.decode_flow(message)
 
 
 def _route_reply(message: bytes) -> None:
