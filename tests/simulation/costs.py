@@ -31,7 +31,7 @@ def draw_costs(seed: str, config: Config) -> Config:
 
 
 def _costly(rng: Random, uplink: UplinkConfig) -> UplinkConfig:
-    match rng.choice(("free", "metered", "budget", "hours")):
+    match rng.choice(("free", "metered", "budget", "hours", "capacity")):
         case "metered":
             return replace(uplink, metered=True, on_return="end", grace_s=20)
         case "budget":
@@ -40,6 +40,8 @@ def _costly(rng: Random, uplink: UplinkConfig) -> UplinkConfig:
             return replace(uplink, budget_bytes=limit, on_budget=on_budget)
         case "hours":
             return replace(uplink, hours=(18 * 60, 18 * 60 + 20))
+        case "capacity":  # it is full now and then
+            return replace(uplink, capacity=(50_000, 50_000))
     return uplink
 
 
