@@ -32,7 +32,7 @@ _ADDRESSES = ("203.0.113.10", "2001:db8:a::10")
 _CALM_S, _FAULT_S, _AFTER_S = 3.0, 30.0, 15.0
 _ANSWER_S = 3.0  # for the answers to idle connections, while the fault lasts
 _USE_S = 10.0  # from the end of the fault until the idle ones are used again
-_LAST_S = _CALM_S + _FAULT_S + _ANSWER_S + _AFTER_S + 2
+_LAST_S = _CALM_S + _FAULT_S + _ANSWER_S + _AFTER_S + 5
 _MEDIAN_S, _MOST_S = 0.5, 1.5
 FAULTS = {"blackhole": "silent death", "carrier": "carrier lost"}
 _PHASES = ("failure", "return")
@@ -108,25 +108,7 @@ class Trial:
 
 def run() -> Report:
     trials = [trial(fault, setup) for fault in FAULTS for setup in SETUPS]
-    cost = mptcp_cost.measure()
-    figures = [figure for one in trials for figure in _figures(one)]
-    samples = {
-        "pauses": {
-            f"{one.fault}, {one.setup}, at {phase}": _pauses_by_kind(one, phase)
-            for one in trials
-            for phase in _PHASES
-        },
-        "errors": {f"{one.fault}, {one.setup}": _errors(one) for one in trials},
-        "counters": {f"{one.fault}, {one.setup}": one.counters for one in trials},
-        "cost": cost.values,
-    }
-    return Report(
-        "Connections that outlive their provider",
-        _HOW + mptcp_cost.HOW,
-        (*figures, *cost.figures()),
-        (*map(_table, _PHASES, [trials] * len(_PHASES)), _table_of_wholes(trials), *cost.tables()),
-        samples,
-    )
+    return report(trials, mptcp_cost.measure())
 
 
 def trial(fault: str, setup: Setup) -> Trial:
@@ -187,6 +169,29 @@ def _specs() -> tuple[Spec, ...]:
 # --- the report ---------------------------------------------------------------------------
 
 
+def report(trials: Sequence[Trial], cost: mptcp_cost.Cost) -> Report:
+    figures = [figure for one in trials for figure in _figures(one)]
+    names = {f"{one.fault}, {one.setup}": one for one in trials}
+    samples = {
+        "pauses": {
+            f"{name}, at {phase}": _pauses_by_kind(one, phase)
+            for name, one in names.items()
+            for phase in _PHASES
+        },
+        "errors": {name: _errors(one) for name, one in names.items()},
+        "counters": {name: one.counters for name, one in names.items()},
+        "cost": cost.values,
+    }
+    by_phase = [_table(phase, trials) for phase in _PHASES]
+    return Report(
+        "Connections that outlive their provider",
+        _HOW + mptcp_cost.HOW,
+        (*figures, *cost.figures()),
+        (*by_phase, _table_of_wholes(trials), *cost.tables()),
+        samples,
+    )
+
+
 def _pauses(one: Trial, phase: str, **fields: str) -> list[float]:
     return [one.pause_s(transfer, phase) for transfer in one.whole(one.select(**fields))]
 
@@ -210,12 +215,11 @@ def _figures(one: Trial) -> Iterator[Figure]:
     all_, whole = len(one.transfers), len(one.whole(one.transfers))
     yield Figure(f"{of}whole of {all_}", whole, target=all_ if targets else None, at_least=True)
     for phase in _PHASES if whole else ():
-        pauses = _pauses(one, phase)
-        yield Figure(
-            f"{of}pause at {phase}, median", median(pauses), "s", _MEDIAN_S if targets else None
-        )
-        yield Figure(f"{of}p95", quantile(pauses, 0.95), "s")
-        yield Figure(f"{of}most", max(pauses), "s", _MOST_S if targets else None)
+        pauses, at = _pauses(one, phase), f"{of}pause at {phase}"
+        median_s, most_s = (_MEDIAN_S, _MOST_S) if targets else (None, None)
+        yield Figure(f"{at}, median", median(pauses), "s", median_s)
+        yield Figure(f"{at}, p95", quantile(pauses, 0.95), "s")
+        yield Figure(f"{at}, most", max(pauses), "s", most_s)
 
 
 def _table(phase: str, trials: Sequence[Trial]) -> Table:

@@ -61,7 +61,9 @@ def test_a_budget_warns_and_is_obeyed_over_a_restart(lab_world: LabWorld) -> Non
         assert pair.alive, "what runs goes on"
     warning, error = events(world, "budget")
     assert warning.startswith("isp-a: 1.")
-    assert "are used until" in warning
-    assert error.startswith("isp-a: its budget of 2.0 MB is used up until ")
+    assert " of its budget used; the next month begins on " in warning
+    assert error.startswith(
+        "isp-a: its budget of 2.0 MB is used up; the uplink is a standby until "
+    )
     assert standing(world).decision.standby == (("isp-a", "budget used up"),)
     assert ", budget used up, standby" in world.ifdefault("status").stdout

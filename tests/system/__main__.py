@@ -43,6 +43,8 @@ def main() -> int:
     if platform.machine() != "x86_64":
         print("./dev system: runs on x86-64 only", file=sys.stderr)
         return 1
+    for name in ("PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX"):  # see `_prepare`
+        os.environ.pop(name, None)
     CACHE.mkdir(exist_ok=True)
     with (CACHE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -66,19 +68,17 @@ def _parts(only: list[str], arguments: list[str]) -> list[dict[str, Part]]:
         for part, words in of_parts.items()
         if part in only and (words or not named)
     }
+    in_kernels = {
+        release: [*(in_guests or chosen.arguments(release)), *others]
+        for release in debian.SERIES
+        if release in only and (in_guests or not named)
+    }
+    pool = ThreadPoolExecutor()
     guests: dict[str, Part] = {
-        release: partial(_test_kernel, kernel, [*(in_guests or chosen.arguments(release)), *others])
-        for release, kernel in _fetched(
-            [name for name in debian.SERIES if name in only and (in_guests or not named)]
-        ).items()
+        release: partial(_test_kernel, pool.submit(_prepare, release, tests), tests)
+        for release, tests in in_kernels.items()
     }
     return [here, guests]
-
-
-def _fetched(releases: list[str]) -> dict[str, Future[debian.Kernel]]:
-    """Kernels that are being fetched."""
-    pool = ThreadPoolExecutor()
-    return {name: pool.submit(debian.kernel, name, CACHE.resolve()) for name in releases}
 
 
 def _run(parts: dict[str, Part]) -> list[Outcome]:
@@ -146,10 +146,8 @@ def _test_here(name: str, arguments: list[str], say: Say) -> str:
     return str(child.wait())
 
 
-def _test_kernel(fetched: Future[debian.Kernel], arguments: list[str], say: Say) -> str:
-    kernel = fetched.result()
-    if not _collected(arguments, say):
-        return "not all tests can be collected"
+def _test_kernel(prepared: Future[debian.Kernel], arguments: list[str], say: Say) -> str:
+    kernel = prepared.result()
     say(f"booting {kernel.version} (Debian's {kernel.release})")
     outcome = guest.run(
         kernel,
@@ -171,20 +169,29 @@ def _test_kernel(fetched: Future[debian.Kernel], arguments: list[str], say: Say)
     return outcome.status
 
 
-def _collected(arguments: list[str], say: Say) -> bool:
-    """Collect the tests here first: what pytest compiles needn't be compiled in each guest, and
-    a test that isn't there shows at once."""
+_compiling = threading.Lock()
+
+
+def _prepare(release: str, arguments: list[str]) -> debian.Kernel:
+    """Fetch a kernel, and collect its tests here first: a test that isn't there shows at once, and
+    what Python compiles, for which guests have no room, needn't be compiled at each start there."""
+    kernel = debian.kernel(release, CACHE.resolve())
+    with _compiling:
+        _here("compileall", "-q", "src")
+        _here("pytest", "--collect-only", "-q", *arguments)
+    return kernel
+
+
+def _here(*module: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "--collect-only", "-q", *arguments],
+        [sys.executable, "-m", *module],
         env=os.environ | {GUEST: "none"},
         capture_output=True,
         text=True,
         check=False,
     )
     if done.returncode:
-        for line in (done.stdout + done.stderr).splitlines():
-            say(line)
-    return done.returncode == 0
+        raise debian.NotAvailable(f"python -m {module[0]} failed:\n{done.stdout}{done.stderr}")
 
 
 if __name__ == "__main__":

@@ -71,10 +71,11 @@ CHOSEN = {
     ],
 }
 
-# nf_tables converts the keys of maps, and the verifier judges programs, not alike in all of them.
+# How nf_tables converts the keys of maps, the verifier judges programs and Landlock confines.
 ON_BOTH = [
     "tests/net/test_golden_rulesets.py",
     "tests/net/test_balance.py::test_connections_are_shared_by_weight",
+    "tests/net/test_sandbox.py::test_what_a_confined_process_can_do[FRONTEND-here]",
     "tests/system/test_absent_modules.py",
 ]
 

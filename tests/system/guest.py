@@ -26,8 +26,8 @@ from tests.system.debian import Kernel
 
 MEMORY_MB = 1536
 CORES = 1  # for each of two guests, side by side, on two cores
-# What costs an emulated processor much, and our tests need not: page tables of five levels, clearing
-# memory, and waiting until all processors are idle whenever a namespace ends.
+# What costs an emulated processor much, and our tests need not: page tables of five levels, memory
+# that is cleared, and waiting until all processors are idle whenever a namespace ends.
 _CPU = "max,-avx,-avx2,-la57"
 _KERNEL = "mitigations=off init_on_alloc=0 audit=0 rcupdate.rcu_expedited=1"
 _BOOT_MODULES = ("virtio_pci", "9p", "9pnet_virtio", "overlay")

@@ -181,21 +181,19 @@ class Performers:
 
     async def _move_tunnels(self, effect: f.MoveTunnels) -> None:
         async with self._moving:  # in the order of the decisions
-            moved = error = None
             try:
-                moved = await asyncio.to_thread(tunnels.move, effect)
-            except OSError as failed:
-                error = reason(failed)
-            except Exception as failed:
-                log.exception(failed, "moving tunnels")
-                error = internal(failed)
-        if error:
-            text = f"WireGuard can't be told to change the uplink: {error}"
-            self._event_log.note("tunnel", text, severity="warning")
-        for tunnel, uplink, count in moved or ():
-            peers = f"{count} peers" if count > 1 else "its peer"
-            text = f"{tunnel}: WireGuard reaches {peers} by {uplink}"
-            self._event_log.note("tunnel", text, uplink)
+                moved = await asyncio.to_thread(lambda: [*tunnels.move(effect)])
+            except Exception as error:
+                log.exception(error, "moving tunnels")
+                return
+        for one in moved:
+            if one.error:
+                text = f"{one.tunnel}: can't be set to another uplink: {one.error}"
+                self._event_log.note("tunnel", text, severity="warning")
+            else:
+                peers = f"{one.peers} peers" if one.peers > 1 else "its peer"
+                text = f"{one.tunnel}: WireGuard reaches {peers} by {one.uplink}"
+                self._event_log.note("tunnel", text, one.uplink)
 
     def _verify_router(self, effect: f.VerifyRouter) -> None:
         try:

@@ -13,6 +13,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from ifdefault.daemon.controller.effects import MoveTunnels
 from ifdefault.kernel import wireguard
@@ -21,30 +22,43 @@ from ifdefault.kernel.read import read_links
 from ifdefault.kernel.route_get import route_get_many
 from ifdefault.kernel.wireguard import Peer
 from ifdefault.model.address import family_of
+from ifdefault.model.errors import reason
 from ifdefault.model.flow import Flow
 from ifdefault.model.kernel import Link
 
 _SESSION_S = 180  # how long its keys are valid: REJECT_AFTER_TIME of WireGuard's paper, 6.1
-Moved = tuple[str, str, int]  # tunnel, uplink, how many peers
 
 
-def move(effect: MoveTunnels) -> tuple[Moved, ...]:
-    """OSError if wg fails."""
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """How many peers of a tunnel an uplink reaches now, or why wg failed."""
+
+    tunnel: str
+    uplink: str = ""
+    peers: int = 0
+    error: str = ""
+
+
+def move(effect: MoveTunnels) -> Iterator[Moved]:
     with Netlink() as netlink:
         links = read_links(netlink)
-    names = wireguard.tunnels(links)
-    if not names or wireguard.program() is None:
-        return ()
-    peers = [peer for name in names for peer in wireguard.peers(name)]
-    moved = list(to_move(effect, peers, links))
+    if wireguard.program() is None:
+        return
+    for tunnel in wireguard.tunnels(links):
+        try:
+            yield from _move(tunnel, effect, links)
+        except OSError as error:
+            yield Moved(tunnel, error=reason(error))
+
+
+def _move(tunnel: str, effect: MoveTunnels, links: Sequence[Link]) -> Iterator[Moved]:
+    uplinks = dict(to_move(effect, wireguard.peers(tunnel), links))
     now_s = time.time()
-    for tunnel in {peer.tunnel for peer, _ in moved}:
-        mine = [peer for peer, _ in moved if peer.tunnel == tunnel]
-        # without a session a keepalive would begin one: with clients that have long been gone, too
-        greeted = {p for p in mine if p.keepalive_s or now_s - p.handshake_s < _SESSION_S}
-        wireguard.change(tunnel, [wireguard.set_anew(p, greet=p in greeted) for p in mine])
-    counts = Counter((peer.tunnel, uplink) for peer, uplink in moved)
-    return tuple((*key, count) for key, count in sorted(counts.items()))
+    # without a session a keepalive would begin one: with clients that have long been gone, too
+    greeted = {p for p in uplinks if p.keepalive_s or now_s - p.handshake_s < _SESSION_S}
+    wireguard.change(tunnel, [wireguard.set_anew(p, greet=p in greeted) for p in uplinks])
+    for uplink, count in sorted(Counter(uplinks.values()).items()):
+        yield Moved(tunnel, uplink, count)
 
 
 def to_move(

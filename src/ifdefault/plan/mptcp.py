@@ -69,7 +69,7 @@ def lacks(config: Config, facts: Facts) -> Iterator[Problem]:
         return
     if facts.mptcp is None:
         what = "the kernel has no MPTCP; no addresses are announced"
-        remedy = "use a kernel with CONFIG_MPTCP, 5.19 or later"
+        remedy = "use a kernel with CONFIG_MPTCP"
         yield Problem("mptcp.announce", what, remedy, warning=True)
     elif not facts.mptcp.enabled:
         what = "MPTCP is switched off (net.mptcp.enabled=0); no addresses are announced"
