@@ -32,6 +32,7 @@ BENCHES = {
     "turn": "from the decision that an uplink is down to the rule in the kernel",
     "end_connections": "ending a dead uplink's connections",
     "rehome": "tunnels, a resolver and an NTP client follow the default",
+    "mptcp": "connections that outlive their provider, and the cost of MPTCP",
     "failover": "an uplink dies and returns, compared with lsm, keepalived, gdnsd and PowerDNS",
     "dns_clients": "clients by name while a provider fails, compared with gdnsd and PowerDNS",
     "dns_failover": "from detection to the DNS: embedded, BIND, Knot",

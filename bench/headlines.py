@@ -73,6 +73,11 @@ def _quickest(link: str) -> tuple[tuple[str, Cell], ...]:
     )
 
 
+def _beside_ours(measure: str) -> tuple[tuple[str, Of], ...]:
+    names = (("static endpoints", "MPTCP, static endpoints"), ("TCP", "TCP"))
+    return tuple((name, Of(f"silent death, {setup}: {measure}")) for name, setup in names)
+
+
 _TUNED = _blackhole(
     ("keepalived", "steady"), ("lsm", "steady"), ("PowerDNS", "steady"), ("gdnsd", "steady")
 )
@@ -107,6 +112,24 @@ GROUPS = (
                 "from the decision to the rule in the kernel, median",
                 "turn",
                 "2 uplinks, now: median",
+            ),
+            Headline(
+                "provider forwards nothing: open connections that go on, of 300 (MPTCP)",
+                "mptcp",
+                "silent death, MPTCP, ifdefault: whole of 300",
+                _beside_ours("whole of 300"),
+            ),
+            Headline(
+                "… their longest pause, median",
+                "mptcp",
+                "silent death, MPTCP, ifdefault: pause at failure, median",
+                _beside_ours("pause at failure, median")[:1],
+            ),
+            Headline(
+                "… most",
+                "mptcp",
+                "silent death, MPTCP, ifdefault: pause at failure, most",
+                _beside_ours("pause at failure, most")[:1],
             ),
             Headline(
                 "ending 1,000 sockets and 25,000 flows, longest",

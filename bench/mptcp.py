@@ -32,7 +32,7 @@ _ADDRESSES = ("203.0.113.10", "2001:db8:a::10")
 _CALM_S, _FAULT_S, _AFTER_S = 3.0, 30.0, 15.0
 _ANSWER_S = 3.0  # for the answers to idle connections, while the fault lasts
 _USE_S = 10.0  # from the end of the fault until the idle ones are used again
-_LAST_S = _CALM_S + _FAULT_S + _ANSWER_S + _AFTER_S + 2
+_LAST_S = _CALM_S + _FAULT_S + _ANSWER_S + _AFTER_S + 5
 _MEDIAN_S, _MOST_S = 0.5, 1.5
 FAULTS = {"blackhole": "silent death", "carrier": "carrier lost"}
 _PHASES = ("failure", "return")
@@ -41,10 +41,10 @@ The lab's world `two`: {_EACH} downloads, {_EACH} uploads and {_EACH} idle conne
 parts by IPv4 and IPv6 and to nginx and HAProxy of Debian, which `mptcpize` has speak MPTCP. All
 begin at the addresses of isp-a, the primary, which then fails for {_FAULT_S + _ANSWER_S:g} s: its
 provider forwards nothing although its router answers (*silent death*), or the link loses its
-carrier. *Whole*: every byte is right, and none came more than {PATIENCE_S:g} s after the one before
-it. *Pause*: the longest time between two arrivals on a connection, at the client for downloads and
-at the server for uploads; or until the answer to a connection that had been idle for {_FAULT_S:g} s
-when it was used.
+carrier. *Whole*: every byte is right, and the connection went on while the provider was dead;
+clients give up after {PATIENCE_S:g} s without a byte. *Pause*: the longest time between two
+arrivals on a connection, at the client for downloads and at the server for uploads; or until the
+answer to a connection that had been idle for {_FAULT_S:g} s when it was used.
 
 *ifdefault*: `announce = true`. *Static endpoints*: one `ip mptcp endpoint add ADDRESS dev DEV
 signal` for each address, which nobody deletes, and ifdefault's rules and routes all the same.
@@ -96,35 +96,19 @@ class Trial:
         lengths = (length for at, length in transfer.pauses if begin_s <= at + length / 2 < end_s)
         return max(lengths, default=SEEN_S)
 
+    def is_whole(self, transfer: Transfer) -> bool:
+        """Whether it went on while its provider was dead, and all its bytes were right."""
+        return not transfer.error and not any(
+            at + _MOST_S < self.returned_s < at + length for at, length in transfer.pauses
+        )
+
     def whole(self, transfers: Sequence[Transfer]) -> list[Transfer]:
-        return [one for one in transfers if is_whole(one)]
-
-
-def is_whole(transfer: Transfer) -> bool:
-    return not transfer.error and all(length <= PATIENCE_S for _, length in transfer.pauses)
+        return [one for one in transfers if self.is_whole(one)]
 
 
 def run() -> Report:
     trials = [trial(fault, setup) for fault in FAULTS for setup in SETUPS]
-    cost = mptcp_cost.measure()
-    figures = [figure for one in trials for figure in _figures(one)]
-    samples = {
-        "pauses": {
-            f"{one.fault}, {one.setup}, at {phase}": _pauses_by_kind(one, phase)
-            for one in trials
-            for phase in _PHASES
-        },
-        "errors": {f"{one.fault}, {one.setup}": _errors(one) for one in trials},
-        "counters": {f"{one.fault}, {one.setup}": one.counters for one in trials},
-        "cost": cost.samples(),
-    }
-    return Report(
-        "Connections that outlive their provider",
-        _HOW + mptcp_cost.HOW,
-        (*figures, *cost.figures()),
-        (*map(_table, _PHASES, [trials] * len(_PHASES)), _table_of_wholes(trials), *cost.tables()),
-        samples,
-    )
+    return report(trials, mptcp_cost.measure())
 
 
 def trial(fault: str, setup: Setup) -> Trial:
@@ -149,7 +133,7 @@ def trial(fault: str, setup: Setup) -> Trial:
         clients.use()
         transfers = clients.result()
         after = site.counters()
-    lasted = [one.ended_s for one in transfers if is_whole(one) and one.spec.kind != "idle"]
+    lasted = [one.ended_s for one in transfers if not one.error and one.spec.kind != "idle"]
     if min(lasted, default=returned_s + _USE_S) < returned_s + _USE_S:
         raise HostError("the transfers ended before the return was measured")
     grown = {name: after[name] - before[name] for name in after if after[name] != before[name]}
@@ -185,6 +169,29 @@ def _specs() -> tuple[Spec, ...]:
 # --- the report ---------------------------------------------------------------------------
 
 
+def report(trials: Sequence[Trial], cost: mptcp_cost.Cost) -> Report:
+    figures = [figure for one in trials for figure in _figures(one)]
+    names = {f"{one.fault}, {one.setup}": one for one in trials}
+    samples = {
+        "pauses": {
+            f"{name}, at {phase}": _pauses_by_kind(one, phase)
+            for name, one in names.items()
+            for phase in _PHASES
+        },
+        "errors": {name: _errors(one) for name, one in names.items()},
+        "counters": {name: one.counters for name, one in names.items()},
+        "cost": cost.values,
+    }
+    by_phase = [_table(phase, trials) for phase in _PHASES]
+    return Report(
+        "Connections that outlive their provider",
+        _HOW + mptcp_cost.HOW,
+        (*figures, *cost.figures()),
+        (*by_phase, _table_of_wholes(trials), *cost.tables()),
+        samples,
+    )
+
+
 def _pauses(one: Trial, phase: str, **fields: str) -> list[float]:
     return [one.pause_s(transfer, phase) for transfer in one.whole(one.select(**fields))]
 
@@ -194,7 +201,11 @@ def _pauses_by_kind(one: Trial, phase: str) -> dict[str, list[float]]:
 
 
 def _errors(one: Trial) -> dict[str, int]:
-    errors = [transfer.error or "too late" for transfer in one.transfers if not is_whole(transfer)]
+    errors = [
+        transfer.error or "only after the return"
+        for transfer in one.transfers
+        if not one.is_whole(transfer)
+    ]
     return {error: errors.count(error) for error in sorted(set(errors))}
 
 
@@ -204,12 +215,11 @@ def _figures(one: Trial) -> Iterator[Figure]:
     all_, whole = len(one.transfers), len(one.whole(one.transfers))
     yield Figure(f"{of}whole of {all_}", whole, target=all_ if targets else None, at_least=True)
     for phase in _PHASES if whole else ():
-        pauses = _pauses(one, phase)
-        yield Figure(
-            f"{of}pause at {phase}, median", median(pauses), "s", _MEDIAN_S if targets else None
-        )
-        yield Figure(f"{of}p95", quantile(pauses, 0.95), "s")
-        yield Figure(f"{of}most", max(pauses), "s", _MOST_S if targets else None)
+        pauses, at = _pauses(one, phase), f"{of}pause at {phase}"
+        median_s, most_s = (_MEDIAN_S, _MOST_S) if targets else (None, None)
+        yield Figure(f"{at}, median", median(pauses), "s", median_s)
+        yield Figure(f"{at}, p95", quantile(pauses, 0.95), "s")
+        yield Figure(f"{at}, most", max(pauses), "s", most_s)
 
 
 def _table(phase: str, trials: Sequence[Trial]) -> Table:

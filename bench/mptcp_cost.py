@@ -11,6 +11,7 @@ import random
 import re
 import socket
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from bench.clock import log
@@ -23,16 +24,18 @@ from ifdefault.lab.topology import load
 from ifdefault.lab.world import World
 from ifdefault.model.errors import HostError
 
-_ROUNDS, _SPAN_S = 12, 1
+_ROUNDS, _SPAN_S, _MBIT = 12, 1, 1000
 _ADDRESS = "203.0.113.10"
+_DEVS = ("wan0", "wan1")
 _IPERF, _TCP_IPERF = 5201, 5202
 HOW = f"""
 
 *Cost*: {_ROUNDS} rounds after a warm-up, client and server on the same cores. *Connections per
 second*: wrk for {_SPAN_S} s, 64 at a time, one request each (`Connection: close`), to nginx.
-*Throughput*: iperf3, one stream from the host to the client for {_SPAN_S} s. Both speak MPTCP by
+*Throughput*: iperf3, one stream from the host to the client for {_SPAN_S} s, over uplinks of
+{_MBIT:,} Mbit/s each (tbf), and with no limit but the memory of the machine. Both speak MPTCP by
 `mptcpize`. A *ratio* compares with the mean of the two runs of TCP in the same round; `TCP, again`
-shows the noise. *TCP clients of an MPTCP server*: who doesn't ask for MPTCP."""
+shows the noise. *TCP clients of an MPTCP server* don't ask for MPTCP."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,12 @@ CASES = (
     Case("MPTCP, one subflow"),
     Case("MPTCP, two subflows", accepted=8),
 )
-_MEASURES = (("connections per second", "/s", 0), ("throughput", "Gbit/s", 2))
+PER_S, SHAPED, UNLIMITED = (
+    "connections per second",
+    f"throughput at {_MBIT:,} Mbit/s",
+    "throughput without a limit",
+)
+_MEASURES = ((PER_S, "/s", 0), (SHAPED, "Gbit/s", 2), (UNLIMITED, "Gbit/s", 2))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +111,25 @@ def measure() -> Cost:
             log(f"cost, round {number} of {rounds}")
             for case in random.sample(CASES, len(CASES)):
                 site.accept(case.accepted)
-                per_s, speed = _connect(site, case), _stream(site, case)
-                if number:
-                    values["connections per second"][case.name].append(per_s)
-                    values["throughput"][case.name].append(speed)
+                found = {PER_S: _connect(site, case), UNLIMITED: _stream(site, case)}
+                with _shaped(site):
+                    found[SHAPED] = _stream(site, case)
+                for measure, value in found.items() if number else ():
+                    values[measure][case.name].append(value)
     return Cost(values)
+
+
+@contextmanager
+def _shaped(site: Site) -> Iterator[None]:
+    """Uplinks of _MBIT each for a block."""
+    shape = ["root", "tbf", "rate", f"{_MBIT}mbit", "burst", "128k", "latency", "50ms"]
+    for dev in _DEVS:
+        site.host.run(["tc", "qdisc", "add", "dev", dev, *shape])
+    try:
+        yield
+    finally:
+        for dev in _DEVS:
+            site.host.run(["tc", "qdisc", "del", "dev", dev, "root"])
 
 
 def _start_iperf(site: Site) -> None:

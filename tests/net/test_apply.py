@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 KINDS = ["tcp", "icmp", "rst", "udp-bound", "udp-pktinfo"]
 STAYING = ["203.0.113.10", "2001:db8:a::10", "198.51.100.10", "2001:db8:b::10"]
-REAPPLIES = 60
+REAPPLIES = 24
 PACE_S, PAUSE_S = 0.01, 0.2  # a load, but not all that two cores can do
 
 

@@ -231,7 +231,7 @@ class Nobody:
         env = {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(self.home / "lib"),
-            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONPYCACHEPREFIX": str(self.home / "tmp/pycache"),
             "TMPDIR": str(self.home / "tmp"),  # where his worlds are written down
         }
         command = [*drop, self.python, *PROGRAM, *arguments]

@@ -22,6 +22,7 @@ from ifdefault.model.config import (
     ForwardConfig,
     ForwardServer,
     HostConfig,
+    MptcpConfig,
     OutgoingConfig,
     OutgoingRule,
     Ports,
@@ -30,6 +31,7 @@ from ifdefault.model.config import (
     UplinkConfig,
 )
 from ifdefault.model.kernel import TABLE_MAIN, Address, Facts, Hop, Link, Neighbour, Route, Rule
+from ifdefault.model.mptcp import Endpoint, MptcpState
 
 FAR: dict[Family, str] = {4: "192.0.2.99", 6: "2001:db8:ffff::99"}
 LAN: dict[Family, str] = {4: "192.168.1.10", 6: "fd00:1::10"}
@@ -299,6 +301,14 @@ _TO_LAN = tuple(ForwardServer(address) for address in LAN.values())
 _WEB, _MAIL = (ForwardConfig((Ports("tcp", port, port),), _TO_LAN) for port in (80, 25))
 
 
+_LIMITS = (("add_addr_accepted", 0), ("subflows", 2))
+_MPTCP = [
+    None,
+    MptcpState(limits=_LIMITS),
+    MptcpState(endpoints=(Endpoint(1, "192.0.2.7", subflow=True),), limits=_LIMITS),
+]
+
+
 @dataclass(frozen=True)
 class Scene:
     """A host and its config, then the host as it has become and what its owner wants now."""
@@ -333,14 +343,17 @@ def scenes(draw: st.DrawFn) -> Scene:
     )
     if draw(st.booleans()):
         facts = _forwarding(facts)
+    facts = replace(facts, mptcp=draw(st.sampled_from(_MPTCP)))
+    mptcp = st.builds(MptcpConfig, st.booleans())
     forwards = st.sampled_from([(), (), (_WEB,), (_WEB, _MAIL)])
     edited = Config(
         reranked,
         replace(host, return_path=draw(ways), rule_priority=place),
         outgoing=draw(rules),
         forwards=draw(forwards),
+        mptcp=draw(mptcp),
     )
     calm = not any(rule.table == 51820 for rule in facts.rules)
     later = with_foreign(facts, "wg-quick above") if calm and draw(st.booleans()) else facts
-    config = Config(uplinks, host, outgoing=draw(rules), forwards=draw(forwards))
+    config = Config(uplinks, host, outgoing=draw(rules), forwards=draw(forwards), mptcp=draw(mptcp))
     return Scene(facts, config, later, edited)

@@ -84,9 +84,10 @@ class Daemon:
         self.disturbed_s = self.clock.now
         forced = tuple(sorted(disk.forced.items()))
         saved = disk.saved
+        usage = saved.usage and replace(saved.usage, boot="this")
         drains = tuple((name, at_s - self.clock.now) for name, at_s in sorted(disk.drains.items()))
         started = e.Started(disk.config, forced, saved.memories, saved.candidates, drains=drains)
-        world.inbox[:] = [replace(started, returned=saved.returned, usage=saved.usage)]
+        world.inbox[:] = [replace(started, returned=saved.returned, usage=usage)]
         self._mine(FRONTEND_S, self.start_frontend)
 
     def kill(self) -> None:

@@ -18,6 +18,7 @@ from ifdefault.model.config import FAMILIES, Config, Family
 from ifdefault.model.flow import Flow
 from ifdefault.model.health import PathState
 from ifdefault.model.kernel import Facts, Operation
+from ifdefault.model.usage import Usage
 from ifdefault.plan.diff import own_routes, own_rules
 from ifdefault.plan.prepare import Prepared
 from ifdefault.plan.settings import REDIRECTS
@@ -70,6 +71,8 @@ class Invariants:
         self._dead: dict[Family, tuple[str, float]] = {}
         self._checked: object = None
         self._rest: Rest | None = None
+        self._usage: tuple[Usage, ...] = ()
+        self._uncounted: dict[str, int] = {}  # bytes carried before they were counted
         self._way_back = WayBack(world)
         self._commits = 0  # of this daemon
 
@@ -132,6 +135,7 @@ class Invariants:
         """A turn ended; one that only sent probes or received outcomes changed nothing."""
         self._insist("nobody waits for nothing", self.waits_for_somebody())
         self.looked()
+        self._insist("each byte is counted once", self.bytes_are_counted())
         if changed:
             self._insist("names keep an address", self.records_stay())
             self._insist("one answer each", self.requests_are_answered())
@@ -288,14 +292,14 @@ class Invariants:
             return None
         if state.forced.get(uplink.name) == "up":
             return None
-        states, names = controller.paths.states(), {u.name for u in state.config.uplinks}
+        states = controller.paths.states()
+        forced = {u.name: state.forced_state(u) for u in state.config.uplinks}
         better = any(
-            other.name in names
+            forced.get(other.name) in ("auto", "up")
             and other != uplink
             and family in other.lines
             and other.fine(now, family)
             and self.world.complete(other, family)
-            and state.forced.get(other.name, "auto") in ("auto", "up")
             and states.get((other.name, family), ("", 0))[0] in ("up", "degraded")
             for other in self.world.uplinks
         )
@@ -325,6 +329,24 @@ class Invariants:
         if controller.state.held or not woken or daemon.heard == self.kernel.version:
             return ""
         return f"nothing was seen of it for {now - quiet_s:.0f} s"
+
+    def bytes_are_counted(self) -> str:
+        """Of an uplink that has been counted, all that it has carried since, over restarts too."""
+        controller, world = self.daemon.controller, self.world
+        if controller is None or controller.state.usage == self._usage or world.inbox:
+            return ""
+        self._usage = controller.state.usage
+        saved = controller.saved().usage
+        counted_now = {usage.uplink for usage in self._usage}
+        self._uncounted = {n: first for n, first in self._uncounted.items() if n in counted_now}
+        for each in saved.uplinks if saved else ():
+            if each.uplink not in counted_now:
+                continue
+            counted = sum(s.bytes for s in each.slices) + sum(n for _, n in each.days)
+            first = self._uncounted.setdefault(each.uplink, world.total[each.uplink] - counted)
+            if world.total[each.uplink] != first + counted:
+                return f"{each.uplink} carried {world.total[each.uplink] - first}, not {counted}"
+        return ""
 
     # --- when all is settled --------------------------------------------------------------
 

@@ -154,7 +154,14 @@ def test_json_is_the_same_as_without_a_daemon(
         "operations": ["ip rule add …"],
         "pending": {"isp-c": "no address"},
         "problems": [
-            {"where": "rule 5", "what": "catches", "remedy": "", "warning": True, "blocks": True}
+            {
+                "where": "rule 5",
+                "what": "catches",
+                "remedy": "",
+                "warning": True,
+                "blocks": True,
+                "hint": False,
+            }
         ],
         "tables": {},
         "ready": 2,

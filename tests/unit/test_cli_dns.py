@@ -329,7 +329,7 @@ def test_check_json_and_one_of_ours(capsys: pytest.CaptureFixture[str]) -> None:
     assert zone["steps"][0]["address"] == "198.18.0.53"
     assert {each["uplink"] for each in zone["asked"]} == {"isp-a", "isp-b", ""}
     assert zone["asked"][0]["reply"]["authoritative"]
-    assert told["problems"][0].keys() == {"where", "what", "remedy", "warning", "blocks"}
+    assert told["problems"][0].keys() == {"where", "what", "remedy", "warning", "blocks", "hint"}
 
 
 def test_check_begins_at_the_roots_of_the_internet(

@@ -212,6 +212,7 @@ def test_an_error_of_the_engine_comes_with_its_exit_status(engine: Engine) -> No
                     "remedy": "better",
                     "warning": False,
                     "blocks": True,
+                    "hint": False,
                 }
             ],
         }

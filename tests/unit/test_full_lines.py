@@ -58,6 +58,7 @@ def test_new_connections_and_visitors_move_away_and_come_back() -> None:
     assert (log.kind, log.uplink, log.severity) == ("uplink", "isp-a", "info")
     said = "isp-a: its line is full: 96 % of 100 Mbit/s out, an eighth of its weight"
     assert log.text == said
+    assert all(name.since_s < host.now - 25 for name in host.controller.names.status())
     weights, order = published(host)
     assert weights == {"isp-a": 1, "isp-b": 16}
     assert order == ["isp-b"], "the primary uplink by its configured weight"

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from ifdefault.daemon.dns import public_address
-from ifdefault.daemon.dns.public_address import DISCOVERED, Discovery, is_public
+from ifdefault.daemon.dns.public_address import Discovery
 from ifdefault.daemon.event_log import EventLog
+from ifdefault.host.saved_state import DISCOVERED
 from ifdefault.host.store import Store
 from ifdefault.ipc.messages import Reply
+from ifdefault.model.address import is_public
 from ifdefault.model.config import Config, Family, UplinkConfig
 from ifdefault.model.dns import DISCOVER, DnsConfig, Endpoint
 from ifdefault.model.health import Way

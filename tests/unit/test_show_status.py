@@ -18,8 +18,9 @@ from ifdefault.kernel.link_stats import LinkStats
 from ifdefault.kernel.mptcp_connections import MptcpCount
 from ifdefault.model.config import Family
 from ifdefault.model.errors import HostError
-from ifdefault.model.health import Decision, Health
+from ifdefault.model.health import Decision, Health, LineLoad
 from ifdefault.model.report import CheckedServer, DaemonStatus, DnsStatus, Grace, Named
+from ifdefault.model.usage import Usage
 
 A, B = "datacenter", "backup-lte"
 SOURCES: dict[tuple[str, Family], str] = {
@@ -112,6 +113,7 @@ DAEMON = DaemonStatus(
     decision=Decision(order=((4, (A, B)), (6, (B, A))), usable=((4, (A, B)), (6, (B,)))),
     forced={A: "drain"},
     rates={A: (123_000_000.0, 45_600_000.0), B: (999.0, 0.0)},
+    lines=(LineLoad(A, 0.97, "out", 50_000_000, 2), LineLoad(B, 0.0, "in", 2_500_000_000)),
     dns=DnsStatus(
         (
             Named(
@@ -186,6 +188,15 @@ def test_whom_mptcp_helps() -> None:
     assert not [line for line in shown(replace(HOST, mptcp=None)) if "MPTCP" in line]
 
 
+def test_how_full_the_lines_are_is_below_their_traffic() -> None:
+    lines = shown()
+    (head,) = (at for at, line in enumerate(lines) if "Misrouted" in line)
+    assert lines[head + 3 : head + 5] == [
+        f"{A}: 97 % of 50 Mbit/s out, a quarter of its weight",
+        f"{B}: 0 % of 2.5 Gbit/s in",
+    ]
+
+
 def test_without_a_daemon_there_are_no_rates() -> None:
     lines = shown(daemon=None)
     assert "no daemon runs: nothing is probed" in lines
@@ -246,3 +257,26 @@ def test_of_very_many_addresses_the_first_are_shown() -> None:
     many = tuple(f"192.0.2.{n}" for n in range(200))
     assert status._some(many[:17]) == many[:17]
     assert status._some(many) == (*many[:16], "and 184 more")
+
+
+def test_what_is_used_of_budgets_and_who_stands_by() -> None:
+    month = "2026-11-01", "2026-12-01"
+    usage = (
+        Usage("free", 10**9, 50 * 10**9, *month),
+        Usage("lte", 41_300_000_000, 50 * 10**9, *month),
+        Usage("gone", 60 * 10**9, 50 * 10**9, *month, "down"),
+        Usage("sat", 950_000, 0, *month),
+    )
+    decision = Decision(
+        standby=(("lte", "metered"), ("sat", "metered"), ("night", "outside its hours"))
+    )
+    daemon = DaemonStatus(1, 1.0, 1.0, "", decision=decision, usage=usage)
+    assert list(paths.usage_lines(daemon)) == [
+        "free: 1.0 of 50.0 GB (2 %) until 1 December",
+        "lte: 41.3 of 50.0 GB (83 %) until 1 December, metered, standby",
+        "gone: 60.0 of 50.0 GB (120 %) until 1 December, budget used up, down",
+        "sat: 950 kB until 1 December, metered, standby",
+        "night: outside its hours, standby",
+    ]
+    assert [daemon.is_spent(name) for name in ("lte", "gone")] == [False, True]
+    assert not replace(daemon, forced={"gone": "up"}).is_spent("gone")

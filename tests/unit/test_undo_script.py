@@ -23,6 +23,7 @@ from ifdefault.model.kernel import (
     SetGroup,
     SetSysctl,
 )
+from ifdefault.model.mptcp import DeleteEndpoint, Endpoint, SetMptcpLimit
 from ifdefault.plan.prepare import Prepared
 from ifdefault.plan.undo_script import Host, render
 
@@ -50,6 +51,8 @@ def script(*operations: Operation, state: State | None = None, host: Host = HOST
         (SetGroup("wan0", 7, 171), "restore_group wan0 171 7"),
         (LoadNft("ifdefault", ""), "step nft delete table inet ifdefault"),
         (PutHook(None), "detach_programs"),
+        (SetMptcpLimit("subflows", 2, 8), "restore_limit subflows 8 2"),
+        (DeleteEndpoint(Endpoint(255, "::1")), "step ip mptcp endpoint delete id 255"),
         (SetGroup("a\x1b", 7, 171), """restore_group "$(printf %b '\\0141\\0033')" 171 7"""),
         (SetGroup("\udcff", 7, 171), """restore_group "$(printf %b '\\0377')" 171 7"""),
         (SetGroup(NASTY, 7, 171), "restore_group 'a$(reboot)'\\''b;' 171 7"),

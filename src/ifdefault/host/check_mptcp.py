@@ -59,7 +59,7 @@ def find_problems(prepared: Prepared) -> Iterator[Problem]:
 def _user_space() -> Iterator[Problem]:
     """A path manager in user space decides for each connection, and endpoints don't count."""
     with suppress(OSError):
-        if _PATH_MANAGER.read_text("ascii").strip() == "1":
+        if _PATH_MANAGER.read_text("ascii", "replace").strip() == "1":
             what = "is 1, so that programs manage the addresses of MPTCP, and endpoints don't count"
             remedy = "`sysctl -w net.mptcp.pm_type=0`"
             yield Problem("sysctl net.mptcp.pm_type", what, remedy, warning=True)

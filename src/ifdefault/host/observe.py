@@ -10,12 +10,15 @@ from dataclasses import replace
 
 from ifdefault.host import routers
 from ifdefault.host.routers import RoutersSeen
+from ifdefault.host.saved_state import DISCOVERED
 from ifdefault.host.store import Store
 from ifdefault.kernel import filters, foreign, nft, sockdiag, sysctl
 from ifdefault.kernel.ebpf import attach, cgroups
 from ifdefault.kernel.read import read_facts
 from ifdefault.kernel.route_get import route_get_many
-from ifdefault.model.config import Config
+from ifdefault.model.address import is_public
+from ifdefault.model.config import Config, Family
+from ifdefault.model.dns import DISCOVER
 from ifdefault.model.errors import HostError
 from ifdefault.model.flow import Answers, Question
 from ifdefault.model.host import Observation, State
@@ -58,7 +61,15 @@ def observe(
         no_balance=attach.unavailable() if balances else "",
         others=tuple(foreign.networkd_problems()) if thorough else (),
         answers=ask(questions, facts),
+        public=_discovered(config, store),
     )
+
+
+def _discovered(config: Config, store: Store) -> tuple[tuple[str, Family, str], ...]:
+    """The public addresses that are announced, of uplinks whose config has none."""
+    names = {uplink.name for uplink in config.uplinks if DISCOVER in uplink.public}
+    rows = store.read(DISCOVERED) or () if config.mptcp.announce and names else ()
+    return tuple(row for row in rows if row[0] in names and is_public(row[2], row[1]))
 
 
 def ask(questions: Sequence[Question], facts: Facts) -> Answers:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from ifdefault.host.state_file import StateFile
 from ifdefault.ipc import codec, fields
+from ifdefault.model.config import Family
 from ifdefault.model.health import Forced
 from ifdefault.model.kernel import Loaded, Ruleset
 from ifdefault.model.mptcp import ENDPOINTS_MAX
@@ -70,6 +71,9 @@ LIMITS: StateFile[dict[str, tuple[int, ...]]] = StateFile(
         _of_names("subflows|add_addr_accepted", tuple[_Limit, ...], least=1),
     ],
     "MPTCP's limits keep their values until the next boot",
+)
+DISCOVERED: StateFile[tuple[tuple[str, Family, str], ...]] = StateFile(
+    "discovered.json", tuple[tuple[str, Family, str], ...], "public addresses are discovered again"
 )
 TABLES: StateFile[Loaded] = StateFile(
     "tables.json",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Literal
 
 BITS: dict[int, int] = {4: 32, 6: 128}
@@ -34,3 +34,16 @@ def is_private(address: str) -> bool:
     reachable."""
     parsed = ip_address(address)
     return any(parsed in network for network in _PRIVATE)
+
+
+def is_public(text: str, family: int) -> bool:
+    """Whether this is a public unicast address of a family."""
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return False
+    local = address.is_loopback or address.is_unspecified or address.is_link_local
+    # Python 3.13 and later look at the IPv4 address in a mapped one
+    mapped = isinstance(address, IPv6Address) and address.ipv4_mapped is not None
+    invalid = local or mapped or address.is_multicast or address.is_reserved
+    return address.version == family and not invalid and not is_private(text)

@@ -6,7 +6,7 @@ label may be "*". TTLs are in seconds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from ifdefault.model.address import family_of
@@ -149,6 +149,11 @@ class Published:
     ttl: int
     addresses: tuple[AddressRecord, ...] = ()
     records: tuple[Record, ...] = ()
+
+    @property
+    def unweighted(self) -> Published:
+        """As those see it who know no weights: operators and secondaries."""
+        return replace(self, addresses=tuple(replace(a, weight=1) for a in self.addresses))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ifdefault.model.config import Family
 from ifdefault.model.errors import Problem
 from ifdefault.model.flow import Answers
 from ifdefault.model.kernel import Facts, Loaded
@@ -37,7 +38,8 @@ class Observation:
     `groups` are the cgroups that have rules, with their ids, 0 if they don't exist; `no_balance` is
     why the programs on connect() aren't possible, "" if they are; `others` are problems with other
     programs' configuration, if they were looked for; `answers` are the kernel's to the questions of
-    the self-check."""
+    the self-check; `public` are the addresses that uplinks were discovered to have outside, if they
+    are announced."""
 
     facts: Facts
     state: State = field(default_factory=State)
@@ -46,3 +48,4 @@ class Observation:
     no_balance: str = ""
     others: tuple[Problem, ...] = ()
     answers: Answers = ()
+    public: tuple[tuple[str, Family, str], ...] = ()

@@ -52,7 +52,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class MptcpState:
-    """What the kernel has, in this network namespace. `enabled`: sysctl net.mptcp.enabled."""
+    """What the kernel has, in this network namespace. `enabled`: no sysctl forbids it."""
 
     enabled: bool = True
     endpoints: tuple[Endpoint, ...] = ()

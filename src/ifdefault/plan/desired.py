@@ -83,9 +83,10 @@ def desire(
     facts: Facts,
     uplinks: tuple[Uplink, ...],
     decision: Decision | None = None,
+    discovered: mptcp.Discovered = (),
 ) -> Desired:
     """The kernel state that the uplinks need. Without a decision, uplinks are ordered by carrier,
-    rank and weight instead of by health."""
+    rank and weight instead of by health. `discovered`: their public addresses."""
     usable = tuple(u for u in uplinks if not u.pending)
     copies = main_copy.routes(config.host, facts) if usable else ()
     routes = _distinct((*_routes(config, facts, usable), *copies))
@@ -114,7 +115,7 @@ def desire(
         hook=hook,
         sysctls=tuple(settings.sysctls(facts, needs)),
         groups=tuple(_groups(config, facts)),
-        endpoints=mptcp.endpoints(config, facts, usable, decision),
+        endpoints=mptcp.endpoints(config, facts, usable, decision, discovered),
         mptcp_limits=mptcp.limits(config, facts),
         redirects=redirects,
         udp_ports=tuple((f, port) for f in needs.redirected_families() for port in ports[f]),

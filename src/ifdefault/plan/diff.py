@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+from ifdefault.model.address import family_of
 from ifdefault.model.kernel import (
     FORWARDING,
     NFT_TABLE,
@@ -200,7 +201,8 @@ def _mptcp(facts: Facts, desired: Desired) -> tuple[list[Operation], list[Operat
     """What comes before the rules go, as peers are told by them, and what comes once they stand.
 
     Endpoints are deleted first: an address may move to another id, and there are few. One that the
-    kernel made for an address of ours gives way, since it wouldn't accept the address otherwise."""
+    kernel made for an address of ours gives way, since it wouldn't accept the address otherwise.
+    IPv6 is first, always: see _ipv6_first."""
     state = facts.mptcp or MptcpState()
     current = {endpoint.id: endpoint for endpoint in own_endpoints(facts)}
     kept = {e.id: current[e.id] for e in desired.endpoints if _differs_in_flags(current, e)}
@@ -214,14 +216,25 @@ def _mptcp(facts: Facts, desired: Desired) -> tuple[list[Operation], list[Operat
             for name, value in desired.mptcp_limits
             if now.get(name, value) != value
         ),
-        *map(DeleteEndpoint, obsolete),
+        *map(DeleteEndpoint, sorted(obsolete, key=_ipv6_first)),
         *(
             PutEndpoint(endpoint, kept.get(endpoint.id))
-            for endpoint in desired.endpoints
+            for endpoint in sorted(desired.endpoints, key=_ipv6_first)
             if kept.get(endpoint.id) != endpoint
         ),
     ]
     return ([], operations) if desired.rules else (operations, [])
+
+
+def _ipv6_first(endpoint: Endpoint) -> int:
+    """A key for the order in which peers are told.
+
+    A connection that began by IPv6 has subflows of both families, in the order of the endpoints.
+    Linux tells its peer of a removed address over the first subflow that isn't of this address,
+    once, and has no notion of its being dead. If that is one of the same uplink, the peer is never
+    told and goes on using it. So another uplink's IPv6 subflow precedes all by IPv4, and is the
+    first once the one over which the connection began is removed."""
+    return -family_of(endpoint.address)
 
 
 def _differs_in_flags(current: Mapping[int, Endpoint], wanted: Endpoint) -> bool:

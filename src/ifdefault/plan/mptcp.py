@@ -8,7 +8,7 @@ mark the subflows there. Others' endpoints are left alone, and have precedence.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from ifdefault.model.address import family_of, is_private
 from ifdefault.model.config import FAMILIES, Config, Family
@@ -26,6 +26,8 @@ from ifdefault.model.mptcp import (
     endpoint_id,
 )
 
+Discovered = tuple[tuple[str, Family, str], ...]  # (uplink, family, public address)
+
 
 def limits(config: Config, facts: Facts) -> MptcpLimits:
     """As many subflows as there can be endpoints: of connections to the host, whose clients open
@@ -36,19 +38,29 @@ def limits(config: Config, facts: Facts) -> MptcpLimits:
 
 
 def endpoints(
-    config: Config, facts: Facts, uplinks: Sequence[Uplink], decision: Decision
+    config: Config,
+    facts: Facts,
+    uplinks: Sequence[Uplink],
+    decision: Decision,
+    discovered: Discovered = (),
 ) -> tuple[Endpoint, ...]:
-    """The best first, as many as the kernel takes."""
+    """As many as the kernel takes: those that it has, as deleting one ends subflows that work; then
+    the best."""
     if (state := _state(config, facts)) is None:
         return ()
     foreign = [e for e in state.endpoints if not e.ours and not e.implicit]
-    taken = {(endpoint.address, endpoint.port) for endpoint in foreign}
+    taken = {endpoint.address for endpoint in foreign if not endpoint.port}
     wanted: list[Endpoint] = []
-    for endpoint in sorted(_all(config, uplinks, decision), key=lambda e: e.backup):
-        if (endpoint.address, 0) not in taken:
-            taken.add((endpoint.address, 0))  # uplinks may share an address
+    for endpoint in _of_all(_public(config, discovered), uplinks, decision):
+        if endpoint.address not in taken:
+            taken.add(endpoint.address)  # uplinks may share an address
             wanted.append(endpoint)
-    return tuple(wanted[: max(0, ENDPOINTS_MAX - len(foreign))])
+    present = {endpoint.id for endpoint in state.endpoints if endpoint.ours}
+    wanted.sort(key=lambda endpoint: endpoint.id not in present)
+    others = [
+        e for e in state.endpoints if not e.ours and e not in foreign and e.address not in taken
+    ]
+    return tuple(wanted[: max(0, ENDPOINTS_MAX - len(foreign) - len(others))])
 
 
 def lacks(config: Config, facts: Facts) -> Iterator[Problem]:
@@ -57,7 +69,7 @@ def lacks(config: Config, facts: Facts) -> Iterator[Problem]:
         return
     if facts.mptcp is None:
         what = "the kernel has no MPTCP; no addresses are announced"
-        remedy = "use a kernel with CONFIG_MPTCP, 5.19 or later"
+        remedy = "use a kernel with CONFIG_MPTCP"
         yield Problem("mptcp.announce", what, remedy, warning=True)
     elif not facts.mptcp.enabled:
         what = "MPTCP is switched off (net.mptcp.enabled=0); no addresses are announced"
@@ -70,30 +82,43 @@ def _state(config: Config, facts: Facts) -> MptcpState | None:
     return state if config.mptcp.announce and state is not None and state.enabled else None
 
 
-def _all(config: Config, uplinks: Sequence[Uplink], decision: Decision) -> Iterator[Endpoint]:
-    """Of every uplink that works, in the order of the decision."""
+def _public(config: Config, discovered: Discovered) -> dict[tuple[str, Family], str]:
+    """The addresses that peers see instead of the host's own; "" if they aren't known."""
+    found: dict[tuple[str, Family], str] = {}
+    for uplink in config.uplinks:
+        if DISCOVER in uplink.public:
+            found |= {(uplink.name, family): "" for family in FAMILIES}
+            found |= {(name, f): text for name, f, text in discovered if name == uplink.name}
+        found |= {(uplink.name, family_of(a)): a for a in uplink.public if a != DISCOVER}
+    return found
+
+
+def _of_all(
+    public: Mapping[tuple[str, Family], str], uplinks: Sequence[Uplink], decision: Decision
+) -> list[Endpoint]:
+    """Of every uplink that works, the best first."""
+    found: list[tuple[bool, int, Endpoint]] = []
     by_name = {uplink.name: uplink for uplink in uplinks if not uplink.pending}
-    public = {uplink.name: uplink.public for uplink in config.uplinks}
     for family in FAMILIES:
         usable, second = decision.usable_in(family), decision.backup_in(family)
         ranks = [by_name[n].rank for n in usable if n in by_name and n not in second]
-        for name in decision.ranking(family):
+        for place, name in enumerate(decision.ranking(family)):
             uplink = by_name.get(name)
-            if uplink is None or name not in (*usable, *second):
+            own = uplink and uplink.source(family)
+            if uplink is None or not own or name not in (*usable, *second):
                 continue
             backup = name in second or (bool(ranks) and uplink.rank > min(ranks))
-            yield from _of_uplink(uplink, family, public.get(name, ()), backup=backup)
+            seen = public.get((name, family), own)
+            some = _of_uplink(uplink.number, family, own, seen, backup=backup)
+            found += [(backup, place, endpoint) for endpoint in some]
+    found.sort(key=lambda row: row[:2])
+    return [endpoint for _, _, endpoint in found]
 
 
 def _of_uplink(
-    uplink: Uplink, family: Family, public: Sequence[str], *, backup: bool
+    number: int, family: Family, own: str, seen: str, *, backup: bool
 ) -> Iterator[Endpoint]:
-    if not (own := uplink.source(family)):
-        return
-    default = own if DISCOVER not in public else ""
-    seen = next((a for a in public if a != DISCOVER and family_of(a) == family), default)
     outside = bool(seen) and not is_private(seen)
-    number = uplink.number
     signal = outside and seen == own
     yield Endpoint(endpoint_id(number, family), own, signal=signal, backup=backup)
     if outside and seen != own:

@@ -86,7 +86,8 @@ def prepare(
     by health. `thorough` also looks for conflicts with other programs."""
     config, uplinks, observation = resolved.config, resolved.uplinks, resolved.observation
     facts, state = observation.facts, resolved.state
-    desired = desire(config, originals.without_own_settings(state, facts), uplinks, decision)
+    before = originals.without_own_settings(state, facts)
+    desired = desire(config, before, uplinks, decision, observation.public)
     desired, read_only = settings.without_read_only(desired, facts)
     desired = originals.with_originals(desired, state, facts)
     no_mptcp = mptcp.lacks(config, facts)

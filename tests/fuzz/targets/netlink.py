@@ -120,6 +120,7 @@ def _sockets(packet: bytes) -> None:
     for *_, message in netlink.messages(packet):
         if len(message) < sockdiag.MESSAGE_BYTES:
             continue
+        assert sockdiag.mptcp_token(message) in (None, b"") or b"mptcp" in message
         for family, port in sockdiag.wildcard_ports(message):
             assert family in (4, 6)
             assert 0 < port < 65536

@@ -14,15 +14,15 @@ from typing import Any
 from unittest.mock import patch
 
 from ifdefault import __version__
-from ifdefault.daemon.dns.public_address import DISCOVERED, is_public
 from ifdefault.daemon.event_log import SAVED, EventLog
 from ifdefault.health import path
 from ifdefault.host import state_file
 from ifdefault.host.routers import RoutersSeen
-from ifdefault.host.saved_state import STATE, TABLES
+from ifdefault.host.saved_state import DISCOVERED, STATE, TABLES
 from ifdefault.host.state_file import StateFile, Unusable
 from ifdefault.host.store import Store
 from ifdefault.ipc import codec
+from ifdefault.model.address import is_public
 from ifdefault.model.config import HealthConfig
 from ifdefault.model.host import Observation, State
 from ifdefault.plan.prepare import prepare_down

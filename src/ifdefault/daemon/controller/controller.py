@@ -92,8 +92,7 @@ class Controller:
 
     @property
     def _probing(self) -> bool:
-        """Whether to send probes. Not while held: without our routes they may leave by another
-        uplink."""
+        """Whether to send probes. While held, without our routes, they may leave by another one."""
         return self.state.frontend and not self.state.held and self.state.prepared is not None
 
     # --- events ---------------------------------------------------------------------------
@@ -130,7 +129,7 @@ class Controller:
                     self._reconciler.look_at(now)
             case e.PublicAddressFound(uplink, family, address):
                 self.names.discovered[uplink, family] = address
-                self._finish_due = True
+                self._reconciler.look_at(now)
             case e.ConnectionsEnded():
                 self._stale.report(event)
             case e.TrafficCounted():

@@ -95,7 +95,8 @@ class Names:
         since: dict[str, float] = {}
         for name in published:
             was = before.get(name.name)
-            since[name.name] = self._since[name.name] if was == name else now
+            same = was is not None and was.unweighted == name.unweighted
+            since[name.name] = self._since[name.name] if same else now
             if was is not None and was != name and (text := _change(was, name)):
                 changes.append(f"{name.name}: {text}")
         self._since = since

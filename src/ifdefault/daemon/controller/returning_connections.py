@@ -11,7 +11,7 @@ told apart. None ends on an uplink that is down (see `stale_connections`) or dra
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from math import inf
 
 from ifdefault.daemon.controller.effects import ReturnConnections
@@ -61,9 +61,10 @@ class ReturningConnections:
         return ready and path != "down" and self._state.forced_state(setting) in ("auto", "up")
 
     def _return(self, prepared: Prepared, key: Key, better: tuple[str, ...]) -> None:
-        uplinks = {uplink.name: uplink for uplink in prepared.uplinks}
-        returning = returning_from(prepared, uplinks[key[0]], [uplinks[n] for n in better], key[1])
-        self._state.out.append(ReturnConnections(*key, better, returning))
+        name, family = key
+        uplink = next(u for u in prepared.uplinks if u.name == name)
+        returning = returning_from(prepared, uplink, better, family)
+        self._state.out.append(ReturnConnections(name, family, better, returning))
 
 
 def _ending(state: State) -> Iterator[tuple[UplinkConfig, Family]]:
@@ -92,9 +93,10 @@ def _better(
 
 
 def returning_from(
-    prepared: Prepared, uplink: Uplink, better: list[Uplink], family: Family
+    prepared: Prepared, uplink: Uplink, better: Container[str], family: Family
 ) -> Returning:
     """What identifies the connections of an uplink that return to better ones."""
+    targets = [u for u in prepared.uplinks if u.name in better]
     others = {a.address for u in prepared.uplinks if u.name != uplink.name for a in u.addresses}
     own = (
         a.address
@@ -109,8 +111,8 @@ def returning_from(
         addresses=tuple(address for address in own if address not in others),
         mark=uplink.outgoing_mark,
         mask=uplink.mark_mask,
-        tables=tuple(u.table for u in better),
-        marks=tuple(u.outgoing_mark for u in better),
+        tables=tuple(u.table for u in targets),
+        marks=tuple(u.outgoing_mark for u in targets),
         balanced=bool(marks.get(family)),
         groups=tuple((path, four if family == 4 else six) for path, four, six in groups),
         own=tuple(a.address for a in prepared.facts.addresses if a.family == family),

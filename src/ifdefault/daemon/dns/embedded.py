@@ -33,7 +33,8 @@ from ifdefault.model.report import PublisherStatus
 
 @dataclass(frozen=True, slots=True)
 class _Serial:
-    """`digest`: of the zone that was published with it; `glue`: what its parent should have."""
+    """`digest`: of the zone that was published with it, but for weights; `glue`: what its parent
+    should have."""
 
     serial: Annotated[int, fields.number(0, (1 << 32) - 1)]
     digest: str
@@ -43,15 +44,6 @@ class _Serial:
 SERIALS: StateFile[dict[str, _Serial]] = StateFile(
     "serials.json", dict[str, _Serial], "the next serials are taken from the time"
 )
-
-
-def _unweighted(zone: Zone) -> Zone:
-    """What secondaries see of a zone: they know no weights."""
-    names = (
-        replace(name, addresses=tuple(replace(record, weight=1) for record in name.addresses))
-        for name in zone.names
-    )
-    return replace(zone, names=tuple(names))
 
 
 class Nameserver:
@@ -113,7 +105,8 @@ class Nameserver:
         known = self._store.read(SERIALS) or {}
         with_serials = []
         for zone in zones:
-            digest = sha256(repr(_unweighted(zone)).encode()).hexdigest()
+            seen = replace(zone, names=tuple(name.unweighted for name in zone.names))
+            digest = sha256(repr(seen).encode()).hexdigest()
             last = known.get(zone.zone) or _Serial(0, "")
             serial = last.serial
             if not serial or digest != last.digest:

@@ -12,23 +12,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from ipaddress import IPv6Address, ip_address
 
 from ifdefault.config.probe_url import parse_url
 from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.requests import Requests
-from ifdefault.host.state_file import StateFile
+from ifdefault.host.saved_state import DISCOVERED
 from ifdefault.host.store import Store
 from ifdefault.ipc import tasks
 from ifdefault.ipc.messages import Asked, Reply
-from ifdefault.model.address import family_of, is_address, is_private
+from ifdefault.model.address import family_of, is_address, is_public
 from ifdefault.model.config import FAMILIES, Config, Family, Probe
 from ifdefault.model.dns import DISCOVER, Endpoint
 from ifdefault.model.health import Way
 
-DISCOVERED: StateFile[tuple[tuple[str, Family, str], ...]] = StateFile(
-    "discovered.json", tuple[tuple[str, Family, str], ...], "public addresses are discovered again"
-)
 AGAIN_S = 300.0
 SOON_S = 30.0  # while it is unknown
 
@@ -185,16 +181,3 @@ class Discovery:
     def _save(self) -> None:
         rows = tuple((*key, address) for key, address in sorted(self._known.items()))
         self._store.write(DISCOVERED, rows)
-
-
-def is_public(text: str, family: Family) -> bool:
-    """Whether this is a public unicast address of a family."""
-    try:
-        address = ip_address(text)
-    except ValueError:
-        return False
-    local = address.is_loopback or address.is_unspecified or address.is_link_local
-    # Python 3.13 and later look at the IPv4 address in a mapped one
-    mapped = isinstance(address, IPv6Address) and address.ipv4_mapped is not None
-    invalid = local or mapped or address.is_multicast or address.is_reserved
-    return address.version == family and not invalid and not is_private(text)
