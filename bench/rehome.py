@@ -45,7 +45,8 @@ the tunnel left by the new uplink. {_TRIALS} trials, {_TRIALS_BEFORE} with nothi
 
 **WireGuard** is wireguard-go, as this machine's kernel has none; the host dials, without
 PersistentKeepalive. **OpenVPN** is a client with `nobind`, by UDP; the server has no `float`: with
-TLS it knows its clients by a number (peer-id) since 2.4, with a static key by their address.
+TLS it knows its clients by a number (peer-id) since 2.4, with a static key and no `remote` it
+answers whoever has the key.
 **unbound** forwards to a server beyond the providers, and is asked for a new name every
 {_EVERY_S * 1000:.0f} ms. **chrony** asks a server beyond the providers every second.
 
@@ -265,7 +266,7 @@ def run() -> Report:
         figures.append(Figure(f"{what}: nothing done, median", median(before), "s"))
     heads = ("", "median", "longest", "nothing done: median", "longest")
     return Report(
-        "Tunnels, a resolver and an NTP client follow the default",
+        "Tunnels follow the default",
         _HOW,
         tuple(figures),
         (Table("After the default has moved", heads, tuple(rows)),),
