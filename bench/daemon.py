@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,10 +27,10 @@ _ANSWER_S = 60.0  # an engine that is busy
 
 
 class Daemon:
-    """`ifdefault run` on the host of a world."""
+    """`ifdefault run` on the host of a world. `prefix`: a program that runs it, as env(1)."""
 
-    def __init__(self, world: World, text: str) -> None:
-        self.world = world
+    def __init__(self, world: World, text: str, prefix: Sequence[str] = ()) -> None:
+        self.world, self._prefix = world, prefix
         self._child: subprocess.Popen[str] | None = None
         world.config.write_text(text, encoding="utf-8")
 
@@ -42,7 +43,7 @@ class Daemon:
     def launch(self) -> None:
         """Return at once."""
         with (self.world.dir / "daemon.log").open("a") as out:
-            argv = [*self.world.command, "run"]
+            argv = [*self._prefix, *self.world.command, "run"]
             self._child = self.world["host"].popen(argv, stdout=out, stderr=out)
 
     def start(self) -> None:

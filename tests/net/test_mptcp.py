@@ -1,6 +1,6 @@
 """MPTCP connections go on while the provider dies over which they began, and after it returns.
 
-                ┌─ isp-a ── wan0 ┐   203.0.113.10, 2001:db8:a::10
+                ┌─ isp-a ── wan0 ┐   203.0.113.10, 2001:db8:a::10; seen as 203.0.113.99 by a NAT
 client ── core ─┤                ├ host     the daemon announces both
                 └─ isp-b ── wan1 ┘   198.51.100.10, 2001:db8:b::10
 """
@@ -21,13 +21,22 @@ from ifdefault.model.config import FAMILIES
 from ifdefault.model.mptcp import Endpoint
 from tests.net.conftest import LabWorld
 from tests.net.farend import AF, A, B
-from tests.net.watched import await_states, start
+from tests.net.watched import await_states
 
 MPTCP = 262  # IPPROTO_MPTCP
 PORT = 8080
-ANNOUNCE = "[mptcp]\nannounce = true\n"
+OUTSIDE = "203.0.113.99"
+NAT = f"""\
+table ip nat {{
+  chain c {{
+    type nat hook prerouting priority dstnat;
+    ip daddr {OUTSIDE} dnat to {A[4]};
+  }};
+}}
+"""
 FOREIGN = Endpoint(7, "192.0.2.7", signal=True)
-OURS = {255: A[4], 253: A[6], 251: B[4], 249: B[6]}
+OURS_B = {251: B[4], 249: B[6]}
+OURS = {254: OUTSIDE, 253: A[6]} | OURS_B
 
 
 def endpoints(world: World) -> dict[int, str]:
@@ -35,6 +44,8 @@ def endpoints(world: World) -> dict[int, str]:
     state = world["host"].python(read)
     assert state is not None
     assert FOREIGN in state.endpoints
+    own = {e.id for e in state.endpoints if e.ours}
+    assert {254, 255}.isdisjoint(own) or {254, 255} <= own, "with the address behind the NAT"
     return {
         e.id: f"{e.address}{' backup' if e.backup else ''}"
         for e in state.endpoints
@@ -113,7 +124,7 @@ def echoes(world: World) -> Iterator[list[Echo]]:
         for family in FAMILIES:
             sock = world["client"].python(lambda: socket.socket(AF[family], 1, MPTCP))  # noqa: B023
             sock.settimeout(PATIENCE_S)
-            sock.connect((A[family], PORT))
+            sock.connect((OUTSIDE if family == 4 else A[6], PORT))
             found.append(Echo(sock))
             stack.callback(found[-1].close)
         yield found
@@ -125,20 +136,25 @@ def test_connections_survive_their_provider(lab_world: LabWorld) -> None:
     host.run(["ip", "mptcp", "endpoint", "add", FOREIGN.address, "id", "7", "signal"])
     host.run(["ip", "mptcp", "limits", "set", "subflows", "3"])
     before = host.python(read)
-    start(world, ANNOUNCE)
+    world["isp-a"].nft(NAT)
+    outside = f'"wan0"\npublic = ["{OUTSIDE}"]'
+    config = world.topology.config.replace('"wan0"', outside, 1)
+    world.config.write_text(f"{config}[health]\nrecover_s = 0.3\n[mptcp]\nannounce = true\n")
+    world.daemon()
+    await_states(world, ["up"])
     eventually(lambda: endpoints(world) == OURS, what="all addresses are announced")
     with echoes(world) as connections:
         everywhere = [*A.values(), *B.values()]
         eventually(lambda: all(subflows(world, a) for a in everywhere), what="two subflows each")
         with faults.injected(world, "blackhole", "isp-a"):
             await_states(world, ["down"], "isp-a")
-            eventually(lambda: endpoints(world) == {251: B[4], 249: B[6]}, what="isp-a's are gone")
+            eventually(lambda: endpoints(world) == OURS_B, what="isp-a's are gone")
             for connection in connections:
                 connection.works()
         eventually(lambda: endpoints(world) == OURS, what="they are back")
         eventually(lambda: all(subflows(world, a) for a in everywhere), what="two again")
 
-        host.run(["ip", "mptcp", "endpoint", "delete", "id", "255"])
+        host.run(["ip", "mptcp", "endpoint", "delete", "id", "253"])
         host.run(["ip", "mptcp", "limits", "set", "subflows", "1"])
         eventually(lambda: endpoints(world) == OURS, what="what others delete is repaired")
         world.ifdefault("uplink", "isp-b", "drain", check=True)

@@ -12,14 +12,16 @@ import random
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 
 import pytest
 
 from ifdefault.kernel.mptcp_connections import MptcpCount, count_mptcp
+from ifdefault.kernel.tcp_stats import TcpMonitor
 from ifdefault.lab.faults import injected
 from ifdefault.lab.waiting import PATIENCE_S, eventually
 from ifdefault.lab.world import World
+from ifdefault.model.health import TcpStats
 from tests.net import answers
 from tests.net.conftest import LabWorld
 from tests.net.wires import PORT as PLAIN
@@ -34,7 +36,7 @@ CONTENT = random.Random(19).randbytes(1 << 20)
 class Server:
     """Sends the content when it is asked by one byte, and closes the connection on another one."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, node: str = "host") -> None:
         def listen() -> socket.socket:
             sock = socket.socket(socket.AF_INET6, socket.SOCK_STREAM, MPTCP)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -43,7 +45,7 @@ class Server:
             sock.listen(64)
             return sock
 
-        self._sock = world["host"].python(listen)
+        self._sock = world[node].python(listen)
         self._thread = threading.Thread(target=self._accept, daemon=True)
         self._thread.start()
 
@@ -60,7 +62,7 @@ class Server:
             threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
 
     def _serve(self, sock: socket.socket) -> None:
-        with sock:
+        with sock, suppress(OSError):
             while sock.recv(1) == b"?":
                 sock.sendall(CONTENT)
 
@@ -93,6 +95,11 @@ class Client:
 
 def counted(world: World) -> MptcpCount:
     return world["host"].python(lambda: count_mptcp(OWNERS))
+
+
+def read_stats() -> dict[str, TcpStats]:
+    with TcpMonitor() as monitor:
+        return monitor.read(0.0)
 
 
 def spread(world: World, count: MptcpCount) -> None:
@@ -165,6 +172,8 @@ def test_what_is_said(world: World) -> None:
             f"Uplink  Announced by MPTCP\nisp-a   {A[0]}, {A[1]}\nisp-b   {B[0]}, {B[1]}\n" in text
         )
         assert "1 of 2 connections use MPTCP, 1 (50 %) could go on over another uplink\n" in text
+        stats = world["host"].python(read_stats)
+        assert [stats[address].subflows for address in (A[1], B[0], B[1])] == [1, 1, 1]
         assert answers.status(world)["mptcp"]["count"] == {
             "connections": 2,
             "mptcp": 1,

@@ -7,6 +7,7 @@ client ── core ─┤                ├ host lan0 ── content
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from tests.net.watched import FAR, await_default, await_states, standing
 OTHER: dict[Family, str] = {4: "198.18.2.10", 6: "2001:db8:f:2::10"}  # the client's, too
 CONFIG = """\
 [outgoing]
+mode = "balance"  # TCP of the host by its mark, UDP by its source
 masquerade = ["lan0"]
 [[outgoing.rule]]
 to = ["198.18.2.10", "2001:db8:f:2::10"]
@@ -90,6 +92,14 @@ def answers(process: subprocess.Popen[str]) -> bool:
     return process.stdout.readline() == "still there?\n"
 
 
+def explained(world: World, target: str) -> str:
+    ends = f"{B[4]}:4321", f"{target}:{ports.TCP_ECHO}"
+    done = world.ifdefault("explain", "tcp", *ends, "--json")
+    assert done.stdout, done.stderr
+    found = json.loads(done.stdout)
+    return str(found["returns"])
+
+
 def returned(world: World) -> list[str]:
     return [text for text in watched.events(world, "ended") if "return to isp-a" in text]
 
@@ -131,6 +141,8 @@ def test_the_way_back(lab_world: LabWorld) -> None:
                 dict.fromkeys(moving | staying, True)
             )
             assert moving["host 4"].getsockname()[0] == B[4]
+            assert explained(world, FAR[4]) == "it ends 1.0s after isp-a is usable again"
+            assert explained(world, OTHER[4]) == "", "a rule of the config ties it"
         await_default(world, "wan0")
         eventually(lambda: len(returned(world)) == 2, what="connections return")
         assert not [text for text in watched.events(world, "ended") if "can't" in text]

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from ifdefault.kernel import (
     conntrack,
     count_connections,
+    end_returning,
     link_stats,
     netlink,
     nexthops,
@@ -108,6 +109,7 @@ DECODERS: dict[str, tuple[Callable[[bytes], object], bytes]] = {
     "route lookup": (lambda m: route_get.decode_reply(0, m, NAMES), ROUTE),
     "flow": (lambda m: conntrack.decode_flow(4, netlink.attributes(m, 4)), FLOW),
     "flow that is counted": (count_connections.decode_flow, COUNTED),
+    "flow that returns": (lambda m: (end_returning.decode_flow(m), conntrack._key(m)), COUNTED),
     "age of a socket": (count_connections._least_age_s, SOCKET),
     "token of MPTCP": (sockdiag.mptcp_token, SUBFLOW),
     "wildcard": (sockdiag.wildcard_ports, SOCKET),

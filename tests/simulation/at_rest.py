@@ -36,6 +36,7 @@ def decision_is_that_of_now(controller: Controller, observation: Observation, no
     memories = tuple((*key, m) for key, m in controller.paths.remembered().items())
     fresh.receive((e.Started(state.config, tuple(state.forced.items()), memories),), now)
     fresh.state.settled = state.settled
+    fresh.state.usage, fresh.state.minute = state.usage, state.minute
     effects = fresh.receive((e.Observed(observation, 0.0),), now)
     planned = [effect.prepared.decision for effect in effects if isinstance(effect, Commit)]
     if not planned or _states(fresh) != _states(controller):

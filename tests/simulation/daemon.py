@@ -83,9 +83,11 @@ class Daemon:
         self.controller, self.watch, self.heard, self.owes = Controller(), f.Watch(), -1, 0
         self.disturbed_s = self.clock.now
         forced = tuple(sorted(disk.forced.items()))
-        saved, usage = (disk.saved.memories, disk.saved.candidates), disk.saved.usage
+        saved = disk.saved
+        usage = saved.usage and replace(saved.usage, boot="this")
         drains = tuple((name, at_s - self.clock.now) for name, at_s in sorted(disk.drains.items()))
-        world.inbox[:] = [e.Started(disk.config, forced, *saved, drains=drains, usage=usage)]
+        started = e.Started(disk.config, forced, saved.memories, saved.candidates, drains=drains)
+        world.inbox[:] = [replace(started, returned=saved.returned, usage=usage)]
         self._mine(FRONTEND_S, self.start_frontend)
 
     def kill(self) -> None:

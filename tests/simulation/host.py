@@ -54,6 +54,7 @@ def draw_uplinks(rng: Random) -> tuple[Uplink, ...]:
 def draw_config(rng: Random, uplinks: tuple[Uplink, ...]) -> Config:
     """A random config."""
     wanted = tuple(_uplink(rng, uplink) for uplink in uplinks)
+    wanted = _with_returns(Random(repr(wanted)), wanted)
     if len(wanted) > 2 and rng.random() < 0.2:
         wanted = wanted[:-1]
     names = [u.name for u in wanted]
@@ -76,6 +77,19 @@ def _uplink(rng: Random, uplink: Uplink) -> UplinkConfig:
         gateways=gateways,
         rank=rng.choice((0, 0, 1)),
         weight=rng.choice((1, 1, 3)),
+    )
+
+
+def _with_returns(rng: Random, uplinks: tuple[UplinkConfig, ...]) -> tuple[UplinkConfig, ...]:
+    """Some are metered, and some give their connections back."""
+    return tuple(
+        replace(
+            uplink,
+            metered=rng.random() < 0.25,
+            on_return=rng.choice(("stay", "end", "end")),
+            grace_s=rng.choice((0, 10, 30)),
+        )
+        for uplink in uplinks
     )
 
 

@@ -18,6 +18,7 @@ from ifdefault.model.config import FAMILIES, Config, Family
 from ifdefault.model.flow import Flow
 from ifdefault.model.health import PathState
 from ifdefault.model.kernel import Facts, Operation
+from ifdefault.model.usage import Usage
 from ifdefault.plan.diff import own_routes, own_rules
 from ifdefault.plan.prepare import Prepared
 from ifdefault.plan.settings import REDIRECTS
@@ -28,6 +29,7 @@ from tests.simulation.at_rest import (
     names_follow,
     replies_leave_by_their_uplink,
 )
+from tests.simulation.connections_return import WayBack
 from tests.simulation.daemon import Daemon
 from tests.simulation.internet import Uplink
 from tests.simulation.kernel import FAR, Way
@@ -69,6 +71,9 @@ class Invariants:
         self._dead: dict[Family, tuple[str, float]] = {}
         self._checked: object = None
         self._rest: Rest | None = None
+        self._usage: tuple[Usage, ...] = ()
+        self._uncounted: dict[str, int] = {}  # bytes carried before they were counted
+        self._way_back = WayBack(world)
         self._commits = 0  # of this daemon
 
     # --- Witness --------------------------------------------------------------------------
@@ -113,6 +118,12 @@ class Invariants:
             case f.EndConnections(uplink, family):
                 wrong = self.kernel_sends_elsewhere(self.world.uplink(uplink), family)
                 self._insist("connections end last", wrong)
+                self._way_back.ended(uplink, family)
+            case f.ReturnConnections(uplink, family):
+                assert self.daemon.controller
+                wrong = self._way_back.better_one_is_used(self.daemon.controller, effect)
+                self._insist("connections return", wrong)
+                self._way_back.ended(uplink, family)
             case f.Answer(id):
                 self._insist("one answer each", self.answered_once(id))
             case f.Publish():
@@ -124,6 +135,7 @@ class Invariants:
         """A turn ended; one that only sent probes or received outcomes changed nothing."""
         self._insist("nobody waits for nothing", self.waits_for_somebody())
         self.looked()
+        self._insist("each byte is counted once", self.bytes_are_counted())
         if changed:
             self._insist("names keep an address", self.records_stay())
             self._insist("one answer each", self.requests_are_answered())
@@ -138,6 +150,7 @@ class Invariants:
 
     def ended(self) -> None:
         self._commits, self._checked = 0, None
+        self._way_back.restarted()
 
     def _insist(self, name: str, wrong: str) -> None:
         if wrong:
@@ -279,14 +292,14 @@ class Invariants:
             return None
         if state.forced.get(uplink.name) == "up":
             return None
-        states, names = controller.paths.states(), {u.name for u in state.config.uplinks}
+        states = controller.paths.states()
+        forced = {u.name: state.forced_state(u) for u in state.config.uplinks}
         better = any(
-            other.name in names
+            forced.get(other.name) in ("auto", "up")
             and other != uplink
             and family in other.lines
             and other.fine(now, family)
             and self.world.complete(other, family)
-            and state.forced.get(other.name, "auto") in ("auto", "up")
             and states.get((other.name, family), ("", 0))[0] in ("up", "degraded")
             for other in self.world.uplinks
         )
@@ -317,6 +330,20 @@ class Invariants:
             return ""
         return f"nothing was seen of it for {now - quiet_s:.0f} s"
 
+    def bytes_are_counted(self) -> str:
+        """Of an uplink that has been counted, all that it has carried since, over restarts too."""
+        controller, world = self.daemon.controller, self.world
+        if controller is None or controller.state.usage == self._usage or world.inbox:
+            return ""
+        self._usage = controller.state.usage
+        saved = controller.saved().usage
+        for each in saved.uplinks if saved else ():
+            counted = sum(s.bytes for s in each.slices) + sum(n for _, n in each.days)
+            first = self._uncounted.setdefault(each.uplink, world.total[each.uplink] - counted)
+            if world.total[each.uplink] != first + counted:
+                return f"{each.uplink} carried {world.total[each.uplink] - first}, not {counted}"
+        return ""
+
     # --- when all is settled --------------------------------------------------------------
 
     def _is_settled(self) -> bool:
@@ -337,6 +364,8 @@ class Invariants:
     def _settled(self) -> None:
         controller, now = self.daemon.controller, self.world.clock.now
         assert controller is not None
+        kept = self._way_back.none_is_kept(controller, self.daemon.disturbed_s)
+        self._insist("connections return", kept)
         state, states = controller.state, controller.paths.states()
         disk = self.world.disk
         seen = self.kernel.version, states, tuple(state.forced.items()), state.decision

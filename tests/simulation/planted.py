@@ -12,14 +12,16 @@ from typing import Any
 
 import pytest
 
-from ifdefault.daemon.controller import names
+from ifdefault.daemon.controller import names, returning_connections
 from ifdefault.daemon.controller.adopt import Adopter
 from ifdefault.daemon.controller.controller import Controller
 from ifdefault.daemon.controller.events import Event, Started
 from ifdefault.daemon.controller.names import Names
+from ifdefault.daemon.controller.returning_connections import ReturningConnections
+from ifdefault.daemon.controller.state import State
 from ifdefault.dns.publish import publish
 from ifdefault.health import failure_detector
-from ifdefault.model.config import Config
+from ifdefault.model.config import Config, Family, UplinkConfig
 from ifdefault.model.dns import CandidateAddresses, DnsConfig, Published
 from ifdefault.model.errors import Problem
 from ifdefault.model.health import Decision
@@ -156,6 +158,25 @@ def answers_no_refusal(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Adopter, "failed", failed)
 
 
+def forgets_the_way_back(patch: pytest.MonkeyPatch) -> None:
+    """What an uplink carries stays, whoever returns."""
+    patch.setattr(ReturningConnections, "update", lambda *_: False)
+
+
+def returns_while_failing(patch: pytest.MonkeyPatch) -> None:
+    """A grace goes on, although the better uplink failed meanwhile."""
+    better, last = returning_connections._better, dict[tuple[str, Family], tuple[str, ...]]()
+
+    def remembering(
+        state: State, decision: Decision, setting: UplinkConfig, family: Family
+    ) -> tuple[str, ...]:
+        key = setting.name, family
+        last[key] = better(state, decision, setting, family) or last.get(key, ())
+        return last[key]
+
+    patch.setattr(returning_connections, "_better", remembering)
+
+
 PLANTED = {
     "decisions follow transitions only": Planted(
         decides_by_transitions, ("the decision is that of now", "the kernel is as desired"), 3
@@ -175,5 +196,7 @@ PLANTED = {
     ),
     "a name loses its last address": Planted(withdraws_last_address, ("names keep an address",), 3),
     "a dead line is waited for": Planted(waits_too_long, ("dead uplinks are left",), 3, first=3),
+    "connections never return": Planted(forgets_the_way_back, ("connections return",), 3),
+    "connections return to the dead": Planted(returns_while_failing, ("connections return",), 3),
     "a refusal isn't answered": Planted(answers_no_refusal, ("one answer each",), 3, first=3),
 }

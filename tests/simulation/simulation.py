@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from random import Random
 
 from ifdefault.daemon.controller.controller import Controller
-from tests.simulation import lives, outside
+from tests.simulation import costs, lives, outside
 from tests.simulation.daemon import Daemon
 from tests.simulation.invariants import Invariants, Violation
 from tests.simulation.trace import Trace
@@ -77,6 +77,9 @@ class Simulation:
         ):
             clock.start(process)
         clock.start(outside.watch_silent(daemon), routine=True)
+        world.disk.config = costs.draw_costs(world.seed, world.disk.config)
+        if any(u.budget_bytes or u.metered or u.hours for u in world.disk.config.uplinks):
+            clock.start(costs.count_traffic(world, daemon), routine=True)
         world.traffic = rng.random() < 0.5
         if world.traffic:
             clock.start(outside.see_traffic(world, daemon), routine=True)

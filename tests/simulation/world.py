@@ -47,6 +47,8 @@ class World:
         self.traffic = False  # whether the host's connections are looked at
         self.resolves = True  # whether names do
         self.inbox: list[Event] = []  # for the daemon
+        self.carried: dict[str, tuple[int, int]] = {}  # bytes by uplink, and its link
+        self.total: dict[str, int] = {}  # bytes that it has carried over all links
         self._names = {u.name: u for u in self.uplinks}
         self._devices = {u.dev: u for u in self.uplinks}
 

@@ -12,11 +12,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 from tests import systemd
 from tests.system import GUEST, chosen, debian, guest
+from tests.system.summary import Outcome, summary
 from tests.systemd import package
 
 CACHE = Path(".system")
@@ -25,7 +27,8 @@ SYSTEMD, SUITES = "systemd", "suites"  # with tests of their own in tests/
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _OPTIONS = ("-p", "no:cacheprovider", "--color=no", "--tb=short", "--durations=10")
 
-Part = Callable[[], bool]  # runs its tests; whether they passed
+Say = Callable[[str], None]  # print a line of a part's output
+Part = Callable[[Say], str]  # fetch what its tests need and run them; an exit status, or an error
 
 
 def main() -> int:
@@ -43,71 +46,67 @@ def main() -> int:
     CACHE.mkdir(exist_ok=True)
     with (CACHE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        try:
-            groups = _parts(options.only or parts, arguments)
-            passed = [_run(group) for group in groups]
-            return 0 if all(passed) else 1
-        except debian.NotAvailable as error:
-            print(f"./dev system: {error}", file=sys.stderr)
-            return 1
+        groups = _parts(options.only or parts, arguments)
+        outcomes = [outcome for group in groups for outcome in _run(group)]
+    print(*summary(outcomes), sep="\n", flush=True)
+    return 0 if all(outcome.passed for outcome in outcomes) else 1
 
 
-def _parts(only: list[str], arguments: list[str]) -> tuple[list[Part], list[Part]]:
-    """Fetch what they need; a part that has none of the tests that are named isn't run. First
-    those that run here, and then the guests, which need all processors for minutes."""
+def _parts(only: list[str], arguments: list[str]) -> list[dict[str, Part]]:
+    """By name; one that has none of the tests that are named isn't run. First those that run here,
+    while kernels are fetched, and then the guests, which need all processors for minutes."""
     named = [word for word in arguments if "tests/" in word]
     others = [word for word in arguments if word not in named]
-    here = {part: [word for word in named if f"tests/{part}" in word] for part in (SYSTEMD, SUITES)}
-    in_guests = [word for word in named if not any(word in words for words in here.values())]
-    parts: list[Part] = []
-    guests: list[Part] = []
-    if in_guests or not named:
-        of_guests = [*(in_guests or chosen.arguments()), *others]
-        kernels = [debian.kernel(name, CACHE.resolve()) for name in debian.SERIES if name in only]
-        if kernels and not _collected(of_guests):
-            return [lambda: False], []
-        guests = [partial(_test_kernel, kernel, of_guests) for kernel in kernels]
-    for part, words in here.items():
-        if part in only and (words or not named):
-            environment = {}
-            if part == SYSTEMD:
-                package.make(CACHE.resolve())
-                environment = {systemd.CACHE: str(CACHE.resolve())}
-            arguments = [*(words or [f"tests/{part}"]), *others]
-            parts.append(partial(_test_here, part, environment, arguments))
-    return parts, guests
+    of_parts = {
+        part: [word for word in named if f"tests/{part}" in word] for part in (SYSTEMD, SUITES)
+    }
+    in_guests = [word for word in named if not any(word in words for words in of_parts.values())]
+    here: dict[str, Part] = {
+        part: partial(_test_here, part, [*(words or [f"tests/{part}"]), *others])
+        for part, words in of_parts.items()
+        if part in only and (words or not named)
+    }
+    guests: dict[str, Part] = {
+        release: partial(_test_kernel, kernel, [*(in_guests or chosen.arguments(release)), *others])
+        for release, kernel in _fetched(
+            [name for name in debian.SERIES if name in only and (in_guests or not named)]
+        ).items()
+    }
+    return [here, guests]
 
 
-def _collected(arguments: list[str]) -> bool:
-    """Collect the tests here first: what pytest compiles needn't be compiled in each guest, and
-    a test that isn't there shows at once."""
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "--collect-only", "-q", *arguments],
-        env=os.environ | {GUEST: "none"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        print(done.stdout + done.stderr, file=sys.stderr)
-    return done.returncode == 0
+def _fetched(releases: list[str]) -> dict[str, Future[debian.Kernel]]:
+    """Kernels that are being fetched."""
+    pool = ThreadPoolExecutor()
+    return {name: pool.submit(debian.kernel, name, CACHE.resolve()) for name in releases}
 
 
-def _run(parts: list[Part]) -> bool:
+def _run(parts: dict[str, Part]) -> list[Outcome]:
     """Run the parts side by side."""
-    passed = []
+    outcomes: dict[str, Outcome] = {}
 
-    def run(part: Part) -> None:
-        if part():
-            passed.append(part)
+    def run(name: str, part: Part) -> None:
+        said: list[str] = []
+        start_s = time.monotonic()
+
+        def say(line: str) -> None:
+            said.append(line)
+            _show(name, line)
+
+        try:
+            status = part(say)
+        except debian.NotAvailable as error:
+            status = str(error)
+        outcomes[name] = Outcome(name, status, time.monotonic() - start_s, said)
+        say(outcomes[name].result)
 
     # daemons: an interrupt ends us at once, and what they run with us
-    threads = [threading.Thread(target=run, args=[part], daemon=True) for part in parts]
+    threads = [threading.Thread(target=run, args=item, daemon=True) for item in parts.items()]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return len(passed) == len(parts)
+    return [outcomes[name] for name in parts]
 
 
 _printing = threading.Lock()
@@ -115,7 +114,7 @@ _printing = threading.Lock()
 
 def _show(name: str, line: str) -> None:
     with _printing:
-        print(f"{name:>7} | {line}", flush=True)
+        print(f"{name:>8} | {line}", flush=True)
 
 
 def _limited(seconds: float) -> list[str]:
@@ -123,13 +122,16 @@ def _limited(seconds: float) -> list[str]:
     return ["timeout", "--signal=INT", str(seconds)]
 
 
-def _test_here(name: str, environment: dict[str, str], arguments: list[str]) -> bool:
+def _test_here(name: str, arguments: list[str], say: Say) -> str:
     """On this machine, in network namespaces."""
-    start_s = time.monotonic()
+    environment = {}
+    if name == SYSTEMD:
+        package.make(CACHE.resolve())
+        environment = {systemd.CACHE: str(CACHE.resolve())}
     child = subprocess.Popen(
         [
             *("setpriv", "--pdeathsig", "INT", *_limited(PATIENCE_S)),
-            *(sys.executable, "-m", "pytest", "-n", "3", "--dist", "worksteal"),
+            *(sys.executable, "-m", "pytest", "-v", "-n", "3", "--dist", "worksteal"),
             *_OPTIONS,
             *arguments,
         ],
@@ -140,18 +142,15 @@ def _test_here(name: str, environment: dict[str, str], arguments: list[str]) -> 
     )
     assert child.stdout is not None
     for line in child.stdout:
-        _show(name, line.rstrip())
-    passed = child.wait() == 0
-    _show(name, f"{'passed in' if passed else 'failed after'} {time.monotonic() - start_s:.0f} s")
-    return passed
+        say(line.rstrip())
+    return str(child.wait())
 
 
-def _test_kernel(kernel: debian.Kernel, arguments: list[str]) -> bool:
-    def show(line: str) -> None:
-        _show(kernel.series, line)
-
-    start_s = time.monotonic()
-    show(f"booting {kernel.version} (Debian's {kernel.release})")
+def _test_kernel(fetched: Future[debian.Kernel], arguments: list[str], say: Say) -> str:
+    kernel = fetched.result()
+    if not _collected(arguments, say):
+        return "not all tests can be collected"
+    say(f"booting {kernel.version} (Debian's {kernel.release})")
     outcome = guest.run(
         kernel,
         [*_limited(PATIENCE_S - 60), ".venv/bin/pytest", "-v", *_OPTIONS, *arguments],
@@ -163,17 +162,29 @@ def _test_kernel(kernel: debian.Kernel, arguments: list[str]) -> bool:
             "LANG": os.environ.get("LANG", "C.UTF-8"),
             "PYTHONDONTWRITEBYTECODE": "1",
         },
-        show=show,
+        show=say,
         patience_s=PATIENCE_S,
     )
-    took_s = time.monotonic() - start_s
-    if outcome.passed:
-        show(f"passed in {took_s:.0f} s")
-    else:
+    if not outcome.passed:
         for line in outcome.console.splitlines():
-            show(f"console: {line}")
-        show(f"failed after {took_s:.0f} s: {outcome.status}")
-    return outcome.passed
+            say(f"console: {line}")
+    return outcome.status
+
+
+def _collected(arguments: list[str], say: Say) -> bool:
+    """Collect the tests here first: what pytest compiles needn't be compiled in each guest, and
+    a test that isn't there shows at once."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "--collect-only", "-q", *arguments],
+        env=os.environ | {GUEST: "none"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        for line in (done.stdout + done.stderr).splitlines():
+            say(line)
+    return done.returncode == 0
 
 
 if __name__ == "__main__":

@@ -9,7 +9,9 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
+import threading
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 # Debian's releases, by code name, and the kernel series of each.
@@ -62,6 +64,15 @@ def kernel(release: str, cache: Path) -> Kernel:
 
 def repository() -> str:
     """The Debian repository that the machine uses, as a URI."""
+    with _asking:  # apt-get update runs once at a time
+        return _repository()
+
+
+_asking = threading.Lock()
+
+
+@cache
+def _repository() -> str:
     form = "$(ORIGIN) $(CODENAME) $(REPO_URI)"
     for refresh in (False, True):  # apt knows an origin only when it has the release file
         if refresh:

@@ -17,6 +17,7 @@ from ifdefault.lab.world import World
 from tests.net import answers
 from tests.net.conftest import LabWorld
 from tests.net.evidence import TCP, UDP, Talk, tapped
+from tests.net.tunnels import Tunnel, await_peer
 from tests.net.watched import await_default, await_states, events, leaves_by, start
 from tests.system import worlds
 
@@ -194,6 +195,33 @@ def through_the_tunnel(world: World) -> bool:
             if tap.left_by(dst=address) != {"tun0"} or seen not in VPN:
                 return False
     return True
+
+
+# --- the host's own -------------------------------------------------------------------------
+
+
+def test_a_tunnel_follows_the_uplinks_unless_it_is_bound(lab_world: LabWorld) -> None:
+    """Nothing is sent through them but what the daemon has sent."""
+    world = lab_world("two")
+    host = world["host"]
+    free, bound = (Tunnel(host, f"h{n}", PORT + n, f"10.9.{n}.1", kernel=True) for n in (0, 1))
+    host.run(["wg", "set", bound.name, "fwmark", "0x22000000"])  # isp-b's
+    start(world)
+    peers = []
+    for n, ours in enumerate((free, bound)):
+        peer = Tunnel(world["client"], f"c{n}", PORT + 10 + n, f"10.9.{n}.2", kernel=True)
+        peer.add(ours, f"10.9.{n}.1/32")
+        ours.add(peer, f"10.9.{n}.0/24", "endpoint", f"{CLIENT[0]}:{peer.port}")
+        host.run(["ping", "-n", "-c", "1", "-w", "20", f"10.9.{n}.2"])
+        peers.append(peer)
+    a, b = UPLINKS["wan0"][0], UPLINKS["wan1"][0]
+    assert (peers[0].reaches(free, a), peers[1].reaches(bound, b)) == (True, True)
+    with faults.injected(world, "blackhole", "isp-a"):
+        await_peer(peers[0], free, b)
+        assert peers[1].reaches(bound, b)
+    await_peer(peers[0], free, a)
+    host.run(["ping", "-n", "-c", "1", "-w", "20", "10.9.1.2"])
+    assert peers[1].reaches(bound, b)
 
 
 # --- a server -------------------------------------------------------------------------------

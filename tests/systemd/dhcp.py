@@ -11,9 +11,9 @@ import signal
 
 from ifdefault.lab.world import World
 
-# RFC 2131, 4.4.5: a client renews at T1, and asks all servers at T2. dnsmasq leases for two
-# minutes, and it takes a T1 from three seconds on, or else T2 less one. They are far apart, because
-# systemd-networkd 257 moves both by up to a second, and if both are due asks nobody for a minute.
+# RFC 2131, 4.4.5: a client renews at T1, and asks all servers at T2. dnsmasq's shortest lease is
+# two minutes; it ignores a T1 below three seconds, and sends T2 less one. They are far apart, since
+# systemd-networkd 257 moves both by up to a second: if both are due, it asks nobody for long.
 _RENEWED_SOON = ("--dhcp-option-force=option:T1,3s", "--dhcp-option-force=option:T2,8s")
 _PLAIN = "--keep-in-foreground --conf-file=/dev/null --user=root --pid-file --port=0".split()
 _AUTHORITY = "--no-ping --dhcp-authoritative --leasefile-ro".split()

@@ -18,7 +18,7 @@ from pathlib import Path
 from ifdefault.daemon.control.server import Control
 from ifdefault.ipc.control import protocol as p
 from ifdefault.ipc.control.client import Peer
-from ifdefault.model.health import Decision, Forced, Health, TargetHealth
+from ifdefault.model.health import Decision, Forced, Health, LineLoad, TargetHealth
 from ifdefault.model.report import (
     CheckedServer,
     CounterReport,
@@ -103,6 +103,7 @@ class FakeEngine:
                 "isp-b": (0.3e6, 94e3),
                 "isp-c": (940.0, 0.0),
             },
+            lines=(LineLoad("isp-b", 0.96, "out", 10_000_000, 1, full=True),),
             dns=DnsStatus(
                 (
                     Named(

@@ -9,7 +9,9 @@ import pytest
 
 from ifdefault import __version__
 from ifdefault.host import check_installation
-from ifdefault.host.check_installation import PROGRAM, find_others
+from ifdefault.host.check_installation import PROGRAM, find_missing, find_others
+from ifdefault.kernel import wireguard
+from ifdefault.model.kernel import Link
 from ifdefault.model.report import DaemonStatus
 
 
@@ -85,3 +87,13 @@ def test_one_of_another_python_is_named_once(tmp_path: Path) -> None:
 def test_the_daemon_of_another_is_named(program: str, version: str, said: list[str]) -> None:
     daemon = DaemonStatus(1, 1.0, 1.0, "x", program=program, program_version=version)
     assert others(daemon=daemon) == said
+
+
+def test_wg_is_missed_where_there_is_a_tunnel(monkeypatch: pytest.MonkeyPatch) -> None:
+    links = (Link(1, "wan0"), Link(2, "wg0", kind="wireguard"))
+    monkeypatch.setattr(wireguard, "program", lambda: None)
+    (problem,) = find_missing(links)
+    assert str(problem).startswith("wg0: wg is missing")
+    assert not list(find_missing(links[:1]))
+    monkeypatch.setattr(wireguard, "program", lambda: "/usr/bin/wg")
+    assert not list(find_missing(links))

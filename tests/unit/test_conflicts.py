@@ -420,3 +420,11 @@ def test_tables_that_are_too_large_are_named() -> None:
         "lookup 4242 looks it up"
     )
     assert main.startswith("warning: table main: has more IPv6 routes than are read")
+
+
+def test_a_budget_on_an_interface_that_two_uplinks_share() -> None:
+    limited = UplinkConfig("isp-b", "wan0", gateways=("203.0.113.2",), budget_bytes=10**9)
+    config = Config((UplinkConfig("isp-a", "wan0", gateways=("203.0.113.1",)), limited))
+    what = "wan0 is counted, which carries isp-a, too; let the budget be that of all of them"
+    assert f"warning: uplink.isp-b.budget: {what}" in told(HOST, config)
+    assert "budget" not in " ".join(told(HOST, CONFIG))

@@ -83,6 +83,13 @@ def test_a_dead_uplink_is_withdrawn_and_comes_back_as_it_was() -> None:
     assert say(decided("isp-a", "isp-b", "isp-c")) == before
 
 
+def test_a_standby_is_named_where_no_other_uplink_of_the_name_works() -> None:
+    decision = replace(decided("isp-a", rest=("isp-b", "isp-c")), reserve=((4, ("isp-b",)),))
+    assert addresses(say(decision)) == list(A.addresses)
+    own = say(decision, uplinks=("isp-b", "isp-c"))
+    assert addresses(own) == ["198.51.100.10", "2001:db8:b::10"], "none works in IPv6"
+
+
 def test_families_are_apart() -> None:
     order = ("isp-a", "isp-b", "isp-c")
     decision = Decision(((4, order), (6, order)), ((4, ("isp-b",)), (6, ("isp-a",))))

@@ -59,6 +59,12 @@ def test_usable() -> None:
     assert usable(replace(A, state="degraded"), unproven) == "ac"
 
 
+def test_a_standby_works_where_it_is_named() -> None:
+    metered, dead = replace(A, standby=True), replace(B, standby=True, state="down")
+    decision = decide([metered, dead, C])
+    assert (decision.usable_in(4), decision.works_in(4)) == (("c",), ("c", "a"))
+
+
 def test_a_standby_is_used_where_no_other_is() -> None:
     metered = replace(A, standby=True)
     assert usable(metered, replace(B, rank=9), replace(C, state="degraded")) == "cb"

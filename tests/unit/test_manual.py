@@ -30,7 +30,7 @@ from ifdefault.config.notify import MEANS, NotifyKeys
 from ifdefault.config.outgoing import OutgoingKeys, RuleKeys
 from ifdefault.config.uplink import UplinkKeys
 from ifdefault.config.web import WebKeys
-from ifdefault.daemon import event_log, recordings
+from ifdefault.daemon import event_log, recordings, usage_file
 from ifdefault.daemon import host as daemon_host
 from ifdefault.daemon.control import server
 from ifdefault.daemon.dns import cookie_secrets, dynamic_update, embedded, programs
@@ -195,6 +195,7 @@ def test_environment_and_files() -> None:
     changes = (rollback_timer.PENDING, settle.SETTLE, embedded.SERIALS, dynamic_update.UPDATES)
     others = (
         daemon_host.DRAINS,
+        usage_file.USAGE,
         programs.PROGRAMS,
         saved_state.DISCOVERED,
         cookie_secrets.COOKIES,

@@ -77,11 +77,11 @@ def test_ids() -> None:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({}, [A4, B4, A6, B6]),
+        ({}, [A4, A6, B4, B6]),
         ({"state": "down"}, [B4, B6]),
         ({"state": "recovering"}, [B4, B6]),
         ({"state": "degraded"}, [B4, B6, f"{A4} backup", f"{A6} backup"]),
-        ({"state": "degraded", "forced": "up"}, [A4, B4, A6, B6]),
+        ({"state": "degraded", "forced": "up"}, [A4, A6, B4, B6]),
         ({"standby": True}, [B4, B6, f"{A4} backup", f"{A6} backup"]),
         ({"forced": "drain"}, [B4, B6, f"{A4} backup", f"{A6} backup"]),
         ({"forced": "drain", "state": "down"}, [B4, B6]),
@@ -106,7 +106,7 @@ def test_a_higher_rank_is_backup_while_the_lower_one_works() -> None:
 
 def test_when_all_are_down_nothing_is_withdrawn() -> None:
     all_down = decide([replace(c, state="down") for c in candidates()])
-    assert sorted(announced(planned(all_down))) == sorted([A4, B4, A6, B6])
+    assert sorted(announced(planned(all_down))) == sorted([A4, A6, B4, B6])
 
 
 def test_behind_a_nat_the_public_address_is_announced() -> None:
@@ -190,13 +190,22 @@ def test_what_others_have_is_left() -> None:
     theirs = Endpoint(2, A4, signal=True, backup=True)
     implicit = Endpoint(3, B4, implicit=True)
     others = tuple(Endpoint(10 + n, f"192.0.2.{n}", subflow=True) for n in range(5))
-    had = MptcpState(endpoints=(theirs, implicit, *others), limits=LIMITS)
+    elsewhere = Endpoint(4, "192.168.1.1", implicit=True)
+    had = MptcpState(endpoints=(theirs, implicit, *others[:4], elsewhere), limits=LIMITS)
     prepared = planned(facts=replace(HOST, mptcp=had))
-    assert announced(prepared) == [B4, A6], "8 endpoints at most"
+    assert announced(prepared) == [A6, B4], "8 endpoints at most"
     last = after(prepared).mptcp
     assert last is not None
-    assert {theirs, *others} < set(last.endpoints)
+    assert {theirs, *others[:4], elsewhere} < set(last.endpoints)
     assert implicit not in last.endpoints, "the kernel refuses the address while it is there"
+
+
+def test_what_is_announced_stays_where_not_all_can_be() -> None:
+    others = tuple(Endpoint(10 + n, f"192.0.2.{n}", subflow=True) for n in range(6))
+    first = planned(facts=replace(HOST, mptcp=MptcpState(endpoints=others, limits=LIMITS)))
+    assert announced(first) == [A4, A6]
+    worse = planned(decide(candidates(state="degraded")), facts=after(first), state=first.state)
+    assert announced(worse) == [f"{A4} backup", f"{A6} backup"], "deleting would end subflows"
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,16 @@ def test_the_first_usable_way(via: tuple[str, ...], usable: tuple[str, ...], lea
     assert [way(facts, Flow(f, FAR[f])) for f in FAMILIES] == [leads, leads]
 
 
+def test_a_standby_is_used_where_a_rule_names_it() -> None:
+    config = with_rules(OutgoingRule(("isp-b", "isp-a"), TO_FAR))
+    decision = Decision(((4, ("isp-a", "isp-b")),), ((4, ("isp-a",)),), reserve=((4, ("isp-b",)),))
+    facts = laid(config, decision=decision)
+    assert way(facts, Flow(4, FAR[4])) == "wan1"
+    assert way(facts, Flow(4, "8.8.8.8")) == "wan0"
+    alone = replace(config, uplinks=(replace(UP_A, metered=True), UP_B))
+    assert way(laid(alone), Flow(4, "8.8.8.8")) == "wan1", "a plan without a daemon knows the price"
+
+
 def test_an_uplink_without_the_family_is_passed_over() -> None:
     no_6 = replace(
         HOST,

@@ -18,8 +18,8 @@ from ifdefault.kernel.link_stats import LinkStats
 from ifdefault.kernel.mptcp_connections import MptcpCount
 from ifdefault.model.config import Family
 from ifdefault.model.errors import HostError
-from ifdefault.model.health import Decision, Health
-from ifdefault.model.report import CheckedServer, DaemonStatus, DnsStatus, Named
+from ifdefault.model.health import Decision, Health, LineLoad
+from ifdefault.model.report import CheckedServer, DaemonStatus, DnsStatus, Grace, Named
 
 A, B = "datacenter", "backup-lte"
 SOURCES: dict[tuple[str, Family], str] = {
@@ -112,6 +112,7 @@ DAEMON = DaemonStatus(
     decision=Decision(order=((4, (A, B)), (6, (B, A))), usable=((4, (A, B)), (6, (B,)))),
     forced={A: "drain"},
     rates={A: (123_000_000.0, 45_600_000.0), B: (999.0, 0.0)},
+    lines=(LineLoad(A, 0.97, "out", 50_000_000, 2), LineLoad(B, 0.0, "in", 2_500_000_000)),
     dns=DnsStatus(
         (
             Named(
@@ -169,6 +170,14 @@ def test_sections_have_one_empty_line_between_them() -> None:
     assert lines[-1]
 
 
+def test_when_connections_return_to_a_better_uplink() -> None:
+    graces = (Grace(B, 4, 3012.0), Grace(B, 6, 3020.0))
+    text = f"{B}: 12s until its connections return to a better one"
+    assert [line for line in shown(daemon=replace(DAEMON, graces=graces)) if "until" in line] == [
+        text
+    ]
+
+
 def test_whom_mptcp_helps() -> None:
     announced = f"{B:<10}  {SOURCES[B, 4]} as backup, {SOURCES[B, 6]} as backup"
     count = "412 of 2,031 connections use MPTCP, 398 (19 %) could go on over another uplink"
@@ -176,6 +185,15 @@ def test_whom_mptcp_helps() -> None:
     empty = replace(HOST, mptcp=MptcpStatus((), MptcpCount()))
     assert "MPTCP announces nothing" in shown(empty)
     assert not [line for line in shown(replace(HOST, mptcp=None)) if "MPTCP" in line]
+
+
+def test_how_full_the_lines_are_is_below_their_traffic() -> None:
+    lines = shown()
+    (head,) = (at for at, line in enumerate(lines) if "Misrouted" in line)
+    assert lines[head + 3 : head + 5] == [
+        f"{A}: 97 % of 50 Mbit/s out, a quarter of its weight",
+        f"{B}: 0 % of 2.5 Gbit/s in",
+    ]
 
 
 def test_without_a_daemon_there_are_no_rates() -> None:

@@ -16,12 +16,17 @@ from typing import Any
 import pytest
 
 from ifdefault import __version__
+from ifdefault.daemon import usage_file
+from ifdefault.daemon.controller import state as controller_state
 from ifdefault.daemon.controller.effects import Save
+from ifdefault.daemon.controller.events import TrafficCounted
+from ifdefault.daemon.controller.usage import Usages
 from ifdefault.daemon.dns.cookie_secrets import COOKIES
 from ifdefault.daemon.dns.dynamic_update import UPDATES
 from ifdefault.daemon.dns.embedded import SERIALS
 from ifdefault.daemon.dns.programs import PROGRAMS
 from ifdefault.daemon.event_log import SAVED, EventLog
+from ifdefault.daemon.usage_file import USAGE
 from ifdefault.health.states import Memory
 from ifdefault.host import state_file, store
 from ifdefault.host.last_config import LAST_CONFIG, UNCONFIRMED
@@ -32,8 +37,10 @@ from ifdefault.host.settle import SETTLE, Settling
 from ifdefault.host.state_file import StateFile, Unusable
 from ifdefault.host.store import LOCK, Store
 from ifdefault.ipc import codec
+from ifdefault.model.config import Config, UplinkConfig
 from ifdefault.model.dns import CandidateAddresses
 from ifdefault.model.errors import HostError, LockError
+from ifdefault.model.health import LinkCounter
 from ifdefault.model.host import Observation, State
 from ifdefault.model.kernel import (
     PROTOCOL,
@@ -47,6 +54,7 @@ from ifdefault.model.kernel import (
     Rule,
     Ruleset,
 )
+from ifdefault.model.usage import SavedCount, SavedUsage, Slice
 from ifdefault.plan.prepare import prepare_down
 
 FACTS = Facts(
@@ -94,6 +102,17 @@ JOB = {
     "ours": ["192.0.2.10"],
     "certain": True,
 }
+COUNTED = SavedCount(
+    "lte",
+    "wwan0",
+    3,
+    10**9,
+    7,
+    ((20_786, 9), (20_787, 5)),
+    (Slice(9.5, 3600.0, 8),),
+    ((20_758, 1),),
+)
+CARRIED = SavedUsage(1.8e9, 700.0, (COUNTED,))
 SERIAL = {"serial": 1764000000, "digest": "0" * 64}
 FILES: dict[str, tuple[StateFile[Any], Write]] = {
     file.name: (file, write)
@@ -110,6 +129,7 @@ FILES: dict[str, tuple[StateFile[Any], Write]] = {
         (PROGRAMS, writes(PROGRAMS, [JOB])),
         (COOKIES, writes(COOKIES, [{"since_s": 1764000000, "secret": "0f" * 16}])),
         (DISCOVERED, writes(DISCOVERED, [["isp-a", 4, "192.0.2.10"]])),
+        (USAGE, lambda store: usage_file.save(store, CARRIED)),
     )
 }
 ODD: tuple[Any, ...] = (None, 7, -1, "x", "\0", "\ud800", [], [[1]], {}, {"a": None}, True)
@@ -171,6 +191,12 @@ def use(daemon: Store) -> None:
         daemon.read(file)
     state = daemon.load()
     EventLog(daemon).load(RoutersSeen())
+    lte = UplinkConfig("lte", "wwan0", budget_bytes=10)
+    usages = Usages(controller_state.State(config=Config((lte,))))
+    usages.restored = usage_file.load(daemon)
+    counters = (LinkCounter("lte", 3, 10**9, 7),)
+    usages.observe(TrafficCounted(1.8e9, 1.8e9, counters, 800.0))
+    usages.saved()
     prepare_down(Observation(FACTS, state, daemon.load_tables()))
 
 

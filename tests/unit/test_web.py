@@ -32,7 +32,7 @@ from ifdefault.ipc.control.protocol import (
 )
 from ifdefault.ipc.privileges import KEEP
 from ifdefault.model.errors import HostError, Problem
-from ifdefault.model.health import Decision, Health
+from ifdefault.model.health import Decision, Health, LineLoad
 from ifdefault.model.report import CounterReport, DaemonStatus, DnsStatus, Event, Named
 from ifdefault.monitor.history import reader
 from ifdefault.monitor.history.reader import NoHistory
@@ -64,6 +64,7 @@ STATUS = DaemonStatus(
         Health("isp-b", 4, "up", 40.0, HOSTILE, 0.25, 8.1),
     ),
     Decision(((4, ("isp-a", "isp-b")),), ((4, ("isp-a", "isp-b")),)),
+    lines=(LineLoad("isp-b", 0.96, "out", 10_000_000, 1, full=True),),
     dns=DnsStatus((Named(HOSTILE, "rotate", 30, (("isp-a", "203.0.113.10"),), 50.0),)),
 )
 EVENT = Event(1e9, "path", "isp-a", HOSTILE, "error", 7)
@@ -209,6 +210,7 @@ def test_the_page_shows_the_uplinks_and_hostile_names_stay_text(web: Any) -> Non
             assert answer.status == 200, path
             assert "<script>alert" not in answer.text
         page = (await web.ask("/")).text
+        assert "<dt>Line</dt><dd>96 % of 10 Mbit/s out, an eighth of its weight</dd>" in page
         assert "Both uplinks work; new connections use" in page
         assert page.count(ESCAPED) >= 3  # a cause, a name and an event
         assert '<p class="note">No charts: ' in page  # nobody keeps a history here

@@ -62,7 +62,7 @@ def check_host(options: Options, config: Config | None, command: str) -> HostChe
 
 def _examine(options: Options, config: Config | None, store: Store, found: HostCheck) -> None:
     from ifdefault.host import check_mptcp
-    from ifdefault.host.check_installation import find_others
+    from ifdefault.host.check_installation import find_missing, find_others
     from ifdefault.host.left_dns_server import LEFT_REMEDY, left_dns_server
     from ifdefault.host.status import find_astray, find_differences
     from ifdefault.host.transaction import prepare_config
@@ -86,6 +86,7 @@ def _examine(options: Options, config: Config | None, store: Store, found: HostC
     found.uplinks, known = prepared.uplinks, prepared.problems
     if not prepared.operations:  # otherwise they have only what is to be expected
         known += tuple(p for p in find_astray(prepared) if p not in known)
+    known += tuple(find_missing(prepared.observation.facts.links))
     if is_absent:  # it repairs
         known += tuple(find_differences(prepared, rights=rights))
     known += tuple(check_mptcp.find_problems(prepared))

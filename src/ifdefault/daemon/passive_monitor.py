@@ -33,7 +33,7 @@ class PassiveMonitor:
         self._looked_s = 0.0
         self._on_link: tuple[str, ...] = ()
         self._ended = False
-        self._connections: dict[str, int] = {}  # by local address
+        self._connections: dict[str, tuple[int, int]] = {}  # and of them subflows, by local address
         self._read_s = 0.0  # when the byte counters were read
         self._read: dict[str, tuple[int, int]] = {}  # in, out, by interface
         self._bytes: dict[str, tuple[int, int]] = {}  # as `rates` were measured from
@@ -50,7 +50,7 @@ class PassiveMonitor:
     def look(self, now: float) -> TrafficSeen | None:
         """Statistics since the last call; None without connections."""
         stats = tuple(sorted(self._tcp.read(now, ended=self._ended).items()))
-        self._connections = {address: tcp.sockets for address, tcp in stats}
+        self._connections = {address: (tcp.sockets, tcp.subflows) for address, tcp in stats}
         self._looked_s = now
         return TrafficSeen(stats) if stats else None
 
@@ -80,7 +80,7 @@ class PassiveMonitor:
         if now < self._counted_s + _COUNT_S or not any(map(_is_counted, config.uplinks)):
             return None
         self._counted_s = now
-        read = self._read_bytes(now, {uplink.interface for uplink in config.uplinks})
+        read = self._read_bytes(now, {uplink.interface for uplink in config.uplinks}, at_most_s=0.0)
         indexes = self._counters.indexes
         counters = tuple(
             LinkCounter(uplink.name, indexes[uplink.interface], *read[uplink.interface])
@@ -97,14 +97,20 @@ class PassiveMonitor:
             UplinkCounters(
                 uplink.name,
                 *counts.get(uplink.interface, (0, 0)),
-                sum(self._connections.get(a.address, 0) for a in uplink.addresses),
+                *self._counted(uplink),
             )
             for uplink in uplinks
         )
 
-    def _read_bytes(self, now: float, interfaces: set[str]) -> dict[str, tuple[int, int]]:
-        """In and out, by interface."""
-        if now >= self._read_s + _READ_S:
+    def _counted(self, uplink: Uplink) -> tuple[int, int]:
+        counts = [self._connections.get(a.address, (0, 0)) for a in uplink.addresses]
+        return sum(sockets for sockets, _ in counts), sum(subflows for _, subflows in counts)
+
+    def _read_bytes(
+        self, now: float, interfaces: set[str], at_most_s: float = _READ_S
+    ) -> dict[str, tuple[int, int]]:
+        """In and out, by interface; at most so old."""
+        if now >= self._read_s + at_most_s:
             read = self._counters.read()
             if read.keys() != interfaces:  # the config changed, or a link was created again
                 self._counters.close()

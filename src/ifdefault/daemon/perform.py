@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import asdict, astuple, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ifdefault.daemon import probes, usage_file
+from ifdefault.daemon import probes, tunnels, usage_file
 from ifdefault.daemon.controller import effects as f
 from ifdefault.daemon.controller import events as e
 from ifdefault.daemon.controller.controller import Controller
@@ -81,6 +81,7 @@ class Performers:
         self._hooks = Hooks(config)
         self._hosts: tuple[str, ...] = ()  # probe targets given by name
         self._ending: set[asyncio.Task[None]] = set()
+        self._moving = asyncio.Lock()
         self._performers: dict[type, Perform] = {
             f.Look: self.host.look,
             f.Converge: self.host.converge,
@@ -88,6 +89,7 @@ class Performers:
             f.Watch: self._monitor,
             f.EndConnections: self._end_connections,
             f.ReturnConnections: self._end_connections,
+            f.MoveTunnels: lambda effect: self._follow(self._move_tunnels(effect)),
             f.OpenProbeSocket: lambda effect: probes.open_socket(effect, post),
             f.CloseProbeSocket: lambda effect: probes.close_socket(effect, post),
             f.SendProbe: lambda effect: probes.send(effect, post),
@@ -150,7 +152,10 @@ class Performers:
         self.monitor.update(effect)
 
     def _end_connections(self, effect: f.EndConnections | f.ReturnConnections) -> None:
-        task = tasks.start(self._end(effect))
+        self._follow(self._end(effect))
+
+    def _follow(self, work: Coroutine[Any, Any, None]) -> None:
+        task = tasks.start(work)
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
 
@@ -173,6 +178,24 @@ class Performers:
             return
         took_s = time.monotonic() - start_s
         self._receive(replace(outcome, **asdict(ended), took_s=took_s))
+
+    async def _move_tunnels(self, effect: f.MoveTunnels) -> None:
+        async with self._moving:  # in the order of the decisions
+            moved = error = None
+            try:
+                moved = await asyncio.to_thread(tunnels.move, effect)
+            except OSError as failed:
+                error = reason(failed)
+            except Exception as failed:
+                log.exception(failed, "moving tunnels")
+                error = internal(failed)
+        if error:
+            text = f"WireGuard can't be told to change the uplink: {error}"
+            self._event_log.note("tunnel", text, severity="warning")
+        for tunnel, uplink, count in moved or ():
+            peers = f"{count} peers" if count > 1 else "its peer"
+            text = f"{tunnel}: WireGuard reaches {peers} by {uplink}"
+            self._event_log.note("tunnel", text, uplink)
 
     def _verify_router(self, effect: f.VerifyRouter) -> None:
         try:

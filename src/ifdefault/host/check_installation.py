@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import ifdefault
+from ifdefault.kernel import wireguard
 from ifdefault.model.errors import Problem
+from ifdefault.model.kernel import Link
 from ifdefault.model.report import DaemonStatus
 
 PROGRAM = str(Path(ifdefault.__file__).parent)  # where the one that runs here is
@@ -35,6 +37,15 @@ def find_others(daemon: DaemonStatus | None, path: str | None = None) -> Iterato
                 yield Problem(str(command), f"is another ifdefault{first}", _REMOVE, warning=True)
     if daemon is not None:
         yield from _other_daemon(daemon)
+
+
+def find_missing(links: Sequence[Link]) -> Iterator[Problem]:
+    """Programs that the daemon needs for what this host has."""
+    names = wireguard.tunnels(links)
+    if names and wireguard.program() is None:
+        what = "wg is missing; WireGuard stays on a dead uplink for 15 s, and doesn't return"
+        remedy = "install wireguard-tools (on Debian and Ubuntu: apt install wireguard-tools)"
+        yield Problem(" ".join(names), what, remedy, warning=True)
 
 
 _REMOVE = "remove one of the two"

@@ -138,7 +138,7 @@ def _end_flows(returning: Returning) -> int:
 def _flows_behind(returning: Returning) -> Iterator[tuple[bytes, _Tracked]]:
     """Flows that others send through this host, answered to the uplink's address, or marked."""
     for entry in _entries(returning):
-        flow = _decode(entry)
+        flow = decode_flow(entry)
         is_uplinks = (
             flow.answered in returning.addresses or flow.mark & returning.mask == returning.mark
         )
@@ -155,7 +155,7 @@ def _entries(returning: Returning) -> Iterator[bytes]:
 
 
 @decodes
-def _decode(entry: bytes) -> _Tracked:
+def decode_flow(entry: bytes) -> _Tracked:
     found = attributes(entry, 4)
     original, reply = (attributes(found[k], 0) for k in (nf.CTA_TUPLE_ORIG, nf.CTA_TUPLE_REPLY))
     begin, end = (attributes(tuple_[nf.CTA_TUPLE_IP], 0) for tuple_ in (original, reply))

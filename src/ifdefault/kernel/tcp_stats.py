@@ -31,7 +31,7 @@ _RETRANS, _EXPIRES = 3, 52  # in struct inet_diag_msg
 _TIME_WAIT_MS = 60_000  # net/tcp.h, TCP_TIMEWAIT_LEN
 # offsets in struct tcp_info; _BYTES: bytes acked and received
 _RETRANSMITS, _BACKOFF, _UNACKED, _LAST_ACK, _BYTES = 2, 4, 24, 56, slice(120, 136)
-_SOCKETS, _PROGRESSED, _STALLED, _HALF_OPEN, _UNANSWERED, _ACK_MS = range(6)
+_SOCKETS, _PROGRESSED, _STALLED, _HALF_OPEN, _UNANSWERED, _ACK_MS, _SUBFLOWS = range(7)
 
 
 class TcpMonitor:
@@ -106,7 +106,7 @@ class TcpMonitor:
             self._time_wait[which] = None
             ago_ms = _TIME_WAIT_MS - u32(message[_EXPIRES:])
             if before is not None and which not in before and ago_ms < since_ms:
-                tally = tallies.setdefault(sockdiag.local_address(message), [0] * 6)
+                tally = tallies.setdefault(sockdiag.local_address(message), [0] * 7)
                 _progress(tally, max(0, ago_ms))
         return tallies
 
@@ -146,7 +146,7 @@ class TcpMonitor:
             address = sockdiag.local_address(message)
             tally = tallies.get(address)
             if tally is None:
-                tally = tallies[address] = [0] * 6
+                tally = tallies[address] = [0] * 7
             if state == diag.TCP_SYN_RECV:
                 tally[_HALF_OPEN] += 1
                 tally[_UNANSWERED] += message[_RETRANS] > 0
@@ -161,6 +161,7 @@ class TcpMonitor:
             if moved[cookie] != now_moved if cookie in moved else ack_ms < since_ms:
                 _progress(tally, ack_ms)
             tally[_STALLED] += _stalled(info)
+            tally[_SUBFLOWS] += sockdiag.mptcp_token(message) is not None
         return {sockdiag.text(address): TcpStats(*tally) for address, tally in tallies.items()}
 
 

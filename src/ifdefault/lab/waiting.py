@@ -17,11 +17,15 @@ def eventually(
     what: str = "",
     poll_s: float = 0.02,
 ) -> T:
-    """Return the first true result of `condition`; a TimeoutError contains its last one."""
-    deadline = time.monotonic() + timeout_s
+    """Return the first true result of `condition`; a TimeoutError contains its last one. To ask
+    takes at most half of the time: what is waited for needs the processor, too."""
+    begin_s = time.monotonic()
+    deadline = begin_s + timeout_s
     while not (result := condition()):
-        if time.monotonic() > deadline:
+        end_s = time.monotonic()
+        if end_s > deadline:
             name = what or getattr(condition, "__name__", "condition")
             raise TimeoutError(f"{name}: still {result!r} after {timeout_s:g} s")
-        time.sleep(poll_s)
+        time.sleep(max(poll_s, min(end_s - begin_s, 0.25)))
+        begin_s = time.monotonic()
     return result

@@ -33,7 +33,7 @@ EVENT_KINDS = (
         "gateway",
         "monitor",
     ),
-    *("path", "primary", "reload", "repair", "self-check", "server", "state", "uplink"),
+    *("path", "primary", "reload", "repair", "self-check", "server", "state", "tunnel", "uplink"),
 )
 APPRISE_MISSING = "apprise isn't installed"
 APPRISE_REMEDY = "install it: apt install apprise, or pip install ifdefault[apprise]"

@@ -157,6 +157,7 @@ class TcpStats:
     half_open: int = 0  # SYN_RECV: the client hasn't answered our SYN-ACK yet
     half_open_unanswered: int = 0  # of them: the SYN-ACK was retransmitted
     ack_ms: int = 0  # since the last ACK on one that progressed
+    subflows: int = 0  # of the sockets: of connections of MPTCP
 
 
 @dataclass(frozen=True, slots=True)

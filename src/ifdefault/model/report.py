@@ -162,12 +162,13 @@ class PathCounters:
 @dataclass(frozen=True, slots=True)
 class UplinkCounters:
     """Traffic of an uplink's interface since the link was created, and the established TCP
-    connections of this host that use the uplink's addresses."""
+    connections of this host that use the uplink's addresses; of them, subflows of MPTCP."""
 
     uplink: str
     bytes_in: int
     bytes_out: int
     connections: int
+    subflows: int = 0
 
 
 @dataclass(frozen=True, slots=True)

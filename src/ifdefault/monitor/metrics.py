@@ -284,6 +284,12 @@ def _uplink_counters(counters: CounterReport) -> Iterator[Metric]:
         ("uplink",),
         (((u.uplink,), u.connections) for u in uplinks),
     )
+    yield gauge(
+        "uplink_mptcp_subflows",
+        "Of these connections, those that are subflows of MPTCP.",
+        ("uplink",),
+        (((u.uplink,), u.subflows) for u in uplinks),
+    )
 
 
 def _other_counters(counters: CounterReport) -> Iterator[Metric]:

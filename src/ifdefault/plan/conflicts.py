@@ -62,6 +62,7 @@ def find_conflicts(config: Config, facts: Facts, uplinks: Sequence[Uplink]) -> t
         *_strict_filters(config, facts, uplinks),
         *_unready(config.host, facts, uplinks),
         *_missing_addresses(config, facts, uplinks),
+        *_shared_budgets(config),
         *conflicts_defaults.find(config, facts, uplinks),
         *conflicts_arp.find(facts, uplinks),
         *conflicts_tables.find(facts, uplinks),
@@ -312,6 +313,16 @@ def _missing_addresses(
         if missing and wanted.name in usable:
             what = f"not on this host: {', '.join(missing)}; using the others"
             yield Problem(f"uplink.{wanted.name}.addresses", what, warning=True)
+
+
+def _shared_budgets(config: Config) -> Iterator[Problem]:
+    for uplink in config.uplinks:
+        of_interface = [u.name for u in config.uplinks if u.interface == uplink.interface]
+        others = [name for name in of_interface if name != uplink.name]
+        if uplink.budget_bytes and others:
+            what = f"{uplink.interface} is counted, which carries {' and '.join(others)}, too"
+            remedy = "let the budget be that of all of them"
+            yield Problem(f"uplink.{uplink.name}.budget", what, remedy, True)
 
 
 def _rule_name(rule: Rule) -> str:

@@ -243,6 +243,8 @@ def _source_in(prefix: str, flow: Flow) -> bool:
 
 def matches(rule: Rule, flow: Flow) -> bool:
     """Whether a rule's selectors match this packet (net/core/fib_rules.c, fib_rule_match)."""
+    if rule.family != flow.family:
+        return False
     matched = (
         (not rule.iif or rule.iif == (flow.iif or "lo"))
         and (not rule.oif or rule.oif == flow.oif)

@@ -44,18 +44,23 @@ def endpoints(
     decision: Decision,
     discovered: Discovered = (),
 ) -> tuple[Endpoint, ...]:
-    """The best first, as many as the kernel takes."""
+    """As many as the kernel takes: those that it has, as deleting one ends subflows that work; then
+    the best."""
     if (state := _state(config, facts)) is None:
         return ()
     foreign = [e for e in state.endpoints if not e.ours and not e.implicit]
-    taken = {(endpoint.address, endpoint.port) for endpoint in foreign}
+    taken = {endpoint.address for endpoint in foreign if not endpoint.port}
     wanted: list[Endpoint] = []
-    public = _public(config, discovered)
-    for endpoint in sorted(_all(public, uplinks, decision), key=lambda e: e.backup):
-        if (endpoint.address, 0) not in taken:
-            taken.add((endpoint.address, 0))  # uplinks may share an address
+    for endpoint in _of_all(_public(config, discovered), uplinks, decision):
+        if endpoint.address not in taken:
+            taken.add(endpoint.address)  # uplinks may share an address
             wanted.append(endpoint)
-    return tuple(wanted[: max(0, ENDPOINTS_MAX - len(foreign))])
+    present = {endpoint.id for endpoint in state.endpoints if endpoint.ours}
+    wanted.sort(key=lambda endpoint: endpoint.id not in present)
+    others = [
+        e for e in state.endpoints if not e.ours and e not in foreign and e.address not in taken
+    ]
+    return tuple(wanted[: max(0, ENDPOINTS_MAX - len(foreign) - len(others))])
 
 
 def lacks(config: Config, facts: Facts) -> Iterator[Problem]:
@@ -64,7 +69,7 @@ def lacks(config: Config, facts: Facts) -> Iterator[Problem]:
         return
     if facts.mptcp is None:
         what = "the kernel has no MPTCP; no addresses are announced"
-        remedy = "use a kernel with CONFIG_MPTCP, 5.19 or later"
+        remedy = "use a kernel with CONFIG_MPTCP"
         yield Problem("mptcp.announce", what, remedy, warning=True)
     elif not facts.mptcp.enabled:
         what = "MPTCP is switched off (net.mptcp.enabled=0); no addresses are announced"
@@ -88,22 +93,26 @@ def _public(config: Config, discovered: Discovered) -> dict[tuple[str, Family], 
     return found
 
 
-def _all(
+def _of_all(
     public: Mapping[tuple[str, Family], str], uplinks: Sequence[Uplink], decision: Decision
-) -> Iterator[Endpoint]:
-    """Of every uplink that works, in the order of the decision."""
+) -> list[Endpoint]:
+    """Of every uplink that works, the best first."""
+    found: list[tuple[bool, int, Endpoint]] = []
     by_name = {uplink.name: uplink for uplink in uplinks if not uplink.pending}
     for family in FAMILIES:
         usable, second = decision.usable_in(family), decision.backup_in(family)
         ranks = [by_name[n].rank for n in usable if n in by_name and n not in second]
-        for name in decision.ranking(family):
+        for place, name in enumerate(decision.ranking(family)):
             uplink = by_name.get(name)
             own = uplink and uplink.source(family)
             if uplink is None or not own or name not in (*usable, *second):
                 continue
             backup = name in second or (bool(ranks) and uplink.rank > min(ranks))
             seen = public.get((name, family), own)
-            yield from _of_uplink(uplink.number, family, own, seen, backup=backup)
+            some = _of_uplink(uplink.number, family, own, seen, backup=backup)
+            found += [(backup, place, endpoint) for endpoint in some]
+    found.sort(key=lambda row: row[:2])
+    return [endpoint for _, _, endpoint in found]
 
 
 def _of_uplink(

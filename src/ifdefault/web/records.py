@@ -54,6 +54,7 @@ class Explanation:
     astray: str
     remedy: str
     goes_to: str
+    mptcp: str = ""
 
 
 @dataclass(frozen=True, slots=True)

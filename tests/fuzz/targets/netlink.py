@@ -16,6 +16,7 @@ from unittest.mock import patch
 from ifdefault.kernel import (
     conntrack,
     count_connections,
+    end_returning,
     netlink,
     nexthops,
     rtnetlink,
@@ -119,6 +120,7 @@ def _sockets(packet: bytes) -> None:
     for *_, message in netlink.messages(packet):
         if len(message) < sockdiag.MESSAGE_BYTES:
             continue
+        assert sockdiag.mptcp_token(message) in (None, b"") or b"mptcp" in message
         for family, port in sockdiag.wildcard_ports(message):
             assert family in (4, 6)
             assert 0 < port < 65536
@@ -145,6 +147,7 @@ def _flows(packet: bytes) -> None:
         for *_, message in netlink.messages(packet):
             conntrack.decode_flow(family, attributes(message, 4))
             count_connections.decode_flow(message)
+            end_returning.decode_flow(message)
 
 
 def _route_reply(message: bytes) -> None:

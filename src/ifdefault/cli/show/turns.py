@@ -251,6 +251,7 @@ _EFFECTS: dict[type, Callable[[Any], list[str]]] = {
     f.ReturnConnections: lambda effect: [
         f"return connections of {effect.uplink} IPv{effect.family} to {' '.join(effect.better)}"
     ],
+    f.MoveTunnels: lambda effect: ["move tunnels"],
     f.OpenProbeSocket: lambda effect: [
         f"open probe socket of path {effect.path}: {effect.source.address} on {effect.source.dev}"
     ],

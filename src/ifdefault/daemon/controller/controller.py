@@ -92,8 +92,7 @@ class Controller:
 
     @property
     def _probing(self) -> bool:
-        """Whether to send probes. Not while held: without our routes they may leave by another
-        uplink."""
+        """Whether to send probes. While held, without our routes, they may leave by another one."""
         return self.state.frontend and not self.state.held and self.state.prepared is not None
 
     # --- events ---------------------------------------------------------------------------
@@ -392,7 +391,6 @@ class Controller:
         return replace(
             state.status(now),
             health=tuple(replace(h, cause="not probed") if state.held else h for h in health),
-            graces=self._returning.status(),
             conflicts=self._reconciler.backoff.conflicts(now),
             astray=tuple(map(str, self._self_check.problems)),
             problems=(*state.lacks, *state.refused, *self.paths.problems),

@@ -8,7 +8,7 @@ A turn yields, as needed (Log and RunHook next to the step that they report):
   4. Publish, as early as possible, since resolvers need the longest to react; in any case before
      connections end, or a client that reconnects at once is sent to the dead address again;
   5. Commit or Converge: new connections use another uplink;
-  6. EndConnections and ReturnConnections, only after that;
+  6. MoveTunnels, EndConnections and ReturnConnections, only after that;
   7. SendProbe, and Answer to the operator's request.
 
 Rules: frozen values. The docstring of an effect names the event that answers it.
@@ -106,6 +106,15 @@ class ReturnConnections:
     family: Family
     better: tuple[str, ...]
     returning: Returning
+
+
+@dataclass(frozen=True, slots=True)
+class MoveTunnels:
+    """Have tunnels of WireGuard reach their peers as the rules have it now. `uplinks`: interface
+    and name, best uplink first; `alone`: families in which all other uplinks are down."""
+
+    uplinks: tuple[tuple[str, str], ...]
+    alone: tuple[Family, ...]
 
 
 # --- probes -----------------------------------------------------------------------------------
@@ -296,6 +305,7 @@ Effect = (
     | Watch
     | EndConnections
     | ReturnConnections
+    | MoveTunnels
     | OpenProbeSocket
     | CloseProbeSocket
     | SendProbe

@@ -11,7 +11,7 @@ told apart. None ends on an uplink that is down (see `stale_connections`) or dra
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from math import inf
 
 from ifdefault.daemon.controller.effects import ReturnConnections
@@ -19,7 +19,6 @@ from ifdefault.daemon.controller.state import Key, State
 from ifdefault.model.config import FAMILIES, Family, UplinkConfig
 from ifdefault.model.health import Decision, PathState
 from ifdefault.model.kernel import Uplink
-from ifdefault.model.report import Grace
 from ifdefault.model.returning import Returning
 from ifdefault.plan.prepare import Prepared
 
@@ -46,8 +45,8 @@ class ReturningConnections:
         for setting, family in _ending(state):
             key = setting.name, family
             better = _better(state, decision, setting, family)
-            known = tuple(name for name in was.get(key, ()) if name in better)
-            if known == better or not self._is_carrying(key, paths):
+            known = tuple(name for name in better if name in was.get(key, ()))
+            if known == better or not self._may_carry(setting, paths.get(key)):
                 state.returned[key] = known
             elif now < (due_s := before.get(key, now + setting.grace_s)):
                 state.returned[key], state.graces[key] = known, due_s
@@ -57,20 +56,15 @@ class ReturningConnections:
                 ends = True
         return ends
 
-    def _is_carrying(self, key: Key, paths: Mapping[Key, PathState]) -> bool:
-        uplink = next((u for u in self._state.uplinks if u.name == key[0]), None)
-        ready = uplink is not None and not uplink.pending
-        forced = self._state.forced.get(key[0], "auto")
-        return ready and paths.get(key) != "down" and forced in ("auto", "up")
+    def _may_carry(self, setting: UplinkConfig, path: PathState | None) -> bool:
+        ready = any(u.name == setting.name and not u.pending for u in self._state.uplinks)
+        return ready and path != "down" and self._state.forced_state(setting) in ("auto", "up")
 
     def _return(self, prepared: Prepared, key: Key, better: tuple[str, ...]) -> None:
-        uplinks = {uplink.name: uplink for uplink in prepared.uplinks}
-        returning = returning_from(prepared, uplinks[key[0]], [uplinks[n] for n in better], key[1])
-        self._state.out.append(ReturnConnections(*key, better, returning))
-
-    def status(self) -> tuple[Grace, ...]:
-        graces = sorted(self._state.graces.items())
-        return tuple(Grace(name, family, due_s) for (name, family), due_s in graces)
+        name, family = key
+        uplink = next(u for u in prepared.uplinks if u.name == name)
+        returning = returning_from(prepared, uplink, better, family)
+        self._state.out.append(ReturnConnections(name, family, better, returning))
 
 
 def _ending(state: State) -> Iterator[tuple[UplinkConfig, Family]]:
@@ -99,9 +93,10 @@ def _better(
 
 
 def returning_from(
-    prepared: Prepared, uplink: Uplink, better: list[Uplink], family: Family
+    prepared: Prepared, uplink: Uplink, better: Container[str], family: Family
 ) -> Returning:
     """What identifies the connections of an uplink that return to better ones."""
+    targets = [u for u in prepared.uplinks if u.name in better]
     others = {a.address for u in prepared.uplinks if u.name != uplink.name for a in u.addresses}
     own = (
         a.address
@@ -116,8 +111,8 @@ def returning_from(
         addresses=tuple(address for address in own if address not in others),
         mark=uplink.outgoing_mark,
         mask=uplink.mark_mask,
-        tables=tuple(u.table for u in better),
-        marks=tuple(u.outgoing_mark for u in better),
+        tables=tuple(u.table for u in targets),
+        marks=tuple(u.outgoing_mark for u in targets),
         balanced=bool(marks.get(family)),
         groups=tuple((path, four if family == 4 else six) for path, four, six in groups),
         own=tuple(a.address for a in prepared.facts.addresses if a.family == family),

@@ -18,7 +18,7 @@ from ifdefault.model.changes import undone_in
 from ifdefault.model.config import FAMILIES, Config, Family, Severity, UplinkConfig
 from ifdefault.model.health import Decision, Forced, Transition
 from ifdefault.model.kernel import Uplink
-from ifdefault.model.report import DaemonStatus, Draining
+from ifdefault.model.report import DaemonStatus, Draining, Grace
 from ifdefault.model.usage import Usage
 from ifdefault.plan.prepare import Prepared
 
@@ -121,6 +121,7 @@ class State:
             decision=self.decision or Decision(),
             forced={name: forced for name, forced in self.forced.items() if forced != "auto"},
             drains=self.drains(),
+            graces=tuple(Grace(*key, due_s) for key, due_s in sorted(self.graces.items())),
             held=self.held or (undo.text(now) if undo else ""),
             undone_in_s=undo.left_s(now) if undo else None,
             addresses=self.addresses(),

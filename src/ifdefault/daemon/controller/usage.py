@@ -62,10 +62,11 @@ class Usages:
         return dict(standby_uplinks(state, config)), down
 
     def saved(self) -> SavedUsage | None:
-        if self.restored is not None:
-            return self.restored
+        """None if nothing is counted: what was saved stays as it is."""
+        if not self._state.usage:
+            return None
         counts = tuple(count.saved(name) for name, count in sorted(self._counts.items()))
-        return SavedUsage(self._clock.at_s, self._clock.boot_s, counts) if counts else None
+        return SavedUsage(self._clock.at_s, self._clock.boot_s, counts)
 
     def _resume(self, saved: SavedUsage, boot_s: float) -> None:
         self._clock.resume(saved, boot_s)

@@ -48,6 +48,7 @@ _SYSCTLS = (
     *(f"net/ipv6/conf/*/{name}" for name in ("accept_ra", "accept_ra_defrtr", "autoconf")),
     *(f"net/ipv6/conf/*/{name}" for name in ("disable_ipv6", "forwarding", "use_tempaddr")),
     *(f"net/ipv6/conf/*/{name}" for name in ("keep_addr_on_down", "accept_ra_rt_info_max_plen")),
+    "net/mptcp/*",
 )
 _COUNTS = (
     "/proc/sys/net/netfilter/nf_conntrack_count",
@@ -154,6 +155,8 @@ def _kernel_commands() -> Iterator[tuple[str, tuple[str, ...]]]:
     yield "link", ("ip", "-d", "-s", "link", "show")
     yield "address", ("ip", "-d", "address", "show")
     yield "nexthop", ("ip", "-d", "nexthop", "show")
+    for what in ("endpoint", "limits"):
+        yield f"mptcp_{what}", ("ip", "mptcp", what, "show")
     for family in ("4", "6"):
         yield f"rule{family}", ("ip", f"-{family}", "-d", "rule", "show")
         yield f"route{family}", ("ip", f"-{family}", "-d", "route", "show", "table", "all")
