@@ -21,6 +21,7 @@ from ifdefault.model.config import (
     HealthConfig,
     HookConfig,
     HostConfig,
+    MptcpConfig,
     Probe,
     UplinkConfig,
     WebConfig,
@@ -645,13 +646,15 @@ def test_schema_knows_the_keys() -> None:
     assert uplink["required"] == ["interface"]
     assert set(uplink["properties"]) == {
         "interface", "addresses", "gateways", "router_macs", "rank", "weight", "probes",
-        "public", "routed", "budget", "reset_day",
+        "public", "routed", "budget", "reset_day", "on_budget", "metered", "hours", "capacity",
+        "on_return", "grace",
     }  # fmt: skip
     for keys, noun in (
         ("HostKeys", HostConfig),
         ("HealthKeys", HealthConfig),
         ("DaemonKeys", DaemonConfig),
         ("HookKeys", HookConfig),
+        ("MptcpKeys", MptcpConfig),
         ("WebKeys", WebConfig),
     ):
         assert set(schema["$defs"][keys]["properties"]) == set(noun.__slots__)

@@ -33,6 +33,8 @@ def usable(*candidates: Candidate) -> str:
         ({"state": "down"}, "bca"),
         ({"forced": "drain"}, "bca"),
         ({"forced": "down"}, "bca"),
+        ({"standby": True}, "bca"),
+        ({"standby": True, "forced": "up"}, "abc"),
         ({"state": "down", "forced": "up"}, "abc"),
     ],
 )
@@ -55,6 +57,20 @@ def test_usable() -> None:
     assert usable(down, recovering) == "b"
     assert usable(A, replace(B, forced="drain"), replace(C, forced="down")) == "a"
     assert usable(replace(A, state="degraded"), unproven) == "ac"
+
+
+def test_a_standby_is_used_where_no_other_is() -> None:
+    metered = replace(A, standby=True)
+    assert usable(metered, replace(B, rank=9), replace(C, state="degraded")) == "cb"
+    assert usable(metered, replace(B, state="down"), replace(C, state="recovering")) == "a"
+    unknown = replace(B, state="unproven")
+    assert usable(metered, unknown) == order(metered, unknown) == "ab"
+    assert usable(metered, replace(B, forced="drain")) == "a"
+    assert usable(replace(metered, forced="up"), B) == "ab"
+    assert usable(metered, replace(B, standby=True)) == "ab"
+    # those that are used come first, even if another is in a better state
+    up, three = replace(B, rank=2), replace(C, state="unproven")
+    assert (usable(metered, up, three), order(metered, up, three)) == ("bc", "bca")
 
 
 def test_fail_static() -> None:

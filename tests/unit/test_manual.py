@@ -71,6 +71,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "NOTIFY KEYS": NotifyKeys,
 }
 REQUIRED = {  # what else stands in a table that an example is in
+    "budget": '"1 GB"',
     "interface": '"wan9"',
     "name": '"www.example.com"',
     "zone": '"example.com"',
@@ -247,7 +248,7 @@ def default_of(key: str, default: object) -> str:
         case None | () if key in ("uplinks", "events", "transport"):
             return "any" if key == "transport" else "all"
         case None:
-            return "those of health"
+            return "those of health" if key == "probes" else "that of outgoing"
         case int() if key == "mark_mask":
             return f'"{default:#x}"'
         case float():
@@ -290,6 +291,7 @@ def config_with(section: str, told: dict[str, str]) -> Config:
     needed = [key for key, field in MODELS[section].model_fields.items() if field.is_required()]
     needed += ["zones"] * (table == "dns.server")
     needed += ["transport"] * (table == "outgoing.rule" and "cgroups" not in told)
+    needed += ["budget"] * ("on_budget" in told)
     required = REQUIRED | (RECIPIENT if table == "notify" else {})
     if table == "notify":
         needed += ["smtp"] * ("password_file" in told)

@@ -21,6 +21,8 @@ from ifdefault.model.duration import seconds
 
 LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")  # of a domain name
 USER = r"[A-Za-z_][A-Za-z0-9_.-]{0,30}\$?"  # useradd(8)
+_TIME = r"([01]?[0-9]|2[0-3]):([0-5][0-9])"
+TIMES_OF_DAY = re.compile(f"{_TIME}-{_TIME}")
 PORT_RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 
 
@@ -57,6 +59,17 @@ def duration(text: str, example: str) -> int:
     if value is None:
         reject(f"{toml(text)} is not a time", f'write it like "{example}"')
     return value
+
+
+def times_of_day(text: str, example: str) -> tuple[int, int] | None:
+    """The two times of "22:00-07:00" in minutes after midnight; None for an empty text."""
+    if not text:
+        return None
+    match = TIMES_OF_DAY.fullmatch(text)
+    if match is None:
+        reject(f"{toml(text)} is not a time of day", f'write it like "{example}", in local time')
+    hours, minutes, end_hours, end_minutes = map(int, match.groups())
+    return 60 * hours + minutes, 60 * end_hours + end_minutes
 
 
 def shorthand_for(key: str) -> BeforeValidator:

@@ -15,6 +15,7 @@ from ifdefault.config.health import HealthKeys
 from ifdefault.config.history import HistoryKeys
 from ifdefault.config.hooks import HookKeys
 from ifdefault.config.host import HostKeys
+from ifdefault.config.mptcp import MptcpKeys
 from ifdefault.config.notify import MOST_NOTIFY, NotifyKeys
 from ifdefault.config.outgoing import OutgoingKeys
 from ifdefault.config.uplink import Name, UplinkKeys
@@ -35,7 +36,8 @@ class File(Keys):
     forward: tuple[ForwardKeys, ...] = Field(
         default=(), description="services that content servers behind the host offer"
     )
-    outgoing: OutgoingKeys = OutgoingKeys()
+    outgoing: OutgoingKeys = Field(default_factory=OutgoingKeys)
+    mptcp: MptcpKeys = MptcpKeys()
     web: WebKeys = WebKeys()
     history: HistoryKeys = Field(default_factory=HistoryKeys)
     notify: tuple[NotifyKeys, ...] = Field(

@@ -12,7 +12,16 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, ConfigDict, Field
 
-from ifdefault.config.base import Keys, Uplinks, absolute, distinct, duration, reject, toml
+from ifdefault.config.base import (
+    Keys,
+    Uplinks,
+    absolute,
+    distinct,
+    duration,
+    reject,
+    times_of_day,
+    toml,
+)
 from ifdefault.config.uplink import NAME
 from ifdefault.model.config import EVENT_KINDS, NotifyConfig
 
@@ -21,8 +30,6 @@ MOST_NOTIFY = 32
 _NOTIFY = NotifyConfig("")
 _LONGEST_GROUP_S = 3600
 _MAIL = re.compile(r"[^@\s<>,;:\"()]+@[^@\s<>,;:\"()]+")  # one address, without a display name
-_TIME = r"([01]?[0-9]|2[0-3]):([0-5][0-9])"
-_QUIET = re.compile(f"{_TIME}-{_TIME}")
 
 
 def _name(name: str) -> str:
@@ -89,16 +96,10 @@ def _group(text: str) -> int:
 
 
 def _quiet(text: str) -> tuple[int, int] | None:
-    if not text:
-        return None
-    match = _QUIET.fullmatch(text)
-    if match is None:
-        reject(f"{toml(text)} is not a time of day", 'write it like "22:00-07:00", in local time')
-    hours, minutes, end_hours, end_minutes = map(int, match.groups())
-    begin, end = 60 * hours + minutes, 60 * end_hours + end_minutes
-    if begin == end:
+    times = times_of_day(text, "22:00-07:00")
+    if times is not None and times[0] == times[1]:
         reject(f"{toml(text)} ends when it begins", "use severity for errors only")
-    return begin, end
+    return times
 
 
 def _file(example: str) -> AfterValidator:

@@ -17,15 +17,17 @@ from ifdefault.config.base import (
     Keys,
     Uplinks,
     distinct,
+    duration,
     port_range,
     prefix,
     reject,
     toml,
 )
-from ifdefault.model.config import OutgoingConfig, OutgoingRule
+from ifdefault.model.config import OnReturn, OutgoingConfig, OutgoingRule
 
 _OUTGOING = OutgoingConfig()
 _LAST_PORT = 65534  # a policy rule doesn't accept port 65535 (fib_rule_port_range_valid())
+_LONGEST_GRACE_S = 86400
 _LAST_UID = (1 << 32) - 2  # (uid_t) -1 is no user (setresuid(2))
 
 
@@ -63,6 +65,13 @@ def _cgroup(path: str) -> str:
     if len(path) > 1000 or not path.isprintable():
         reject(f"{toml(path[:60])} is not a path", "use at most 1000 printable characters")
     return path
+
+
+def grace_time(text: str) -> int:
+    grace_s = duration(text, "30s")
+    if grace_s > _LONGEST_GRACE_S:
+        reject(f"{toml(text)} is out of range", 'use at most "1d"')
+    return grace_s
 
 
 _PORT_ITEM: dict[str, Any] = {
@@ -114,6 +123,13 @@ class OutgoingKeys(Keys):
     udp: bool = Field(default=_OUTGOING.udp, strict=True, description="also balance UDP")
     masquerade: Annotated[tuple[Interface, ...], distinct()] = Field(
         default=(), description="interfaces of LANs to masquerade (source NAT)"
+    )
+    on_return: OnReturn = Field(
+        default="stay",
+        description="connections over an uplink stay, or end, when a better one is usable again",
+    )
+    grace: Annotated[str, AfterValidator(grace_time)] = Field(
+        default="30s", validate_default=True, description="how long they may go on until they end"
     )
     rule: tuple[RuleKeys, ...] = Field(default=(), description="traffic that uses other uplinks")
 

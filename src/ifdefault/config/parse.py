@@ -24,6 +24,7 @@ from ifdefault.model.config import (
     HealthConfig,
     HookConfig,
     HostConfig,
+    MptcpConfig,
     WebConfig,
 )
 from ifdefault.model.errors import ConfigError, Problem, reason
@@ -146,7 +147,7 @@ def _validate(
         findings = [_finding(detail, document) for detail in details]
         invalid = {_to_leave_out(detail["loc"]) for detail in details}
         file = File.model_validate(_without(document, invalid))
-    uplinks = tuple(uplink_config(name, keys) for name, keys in file.uplink.items())
+    uplinks = tuple(uplink_config(name, keys, file.outgoing) for name, keys in file.uplink.items())
 
     def in_document(path: KeyPath) -> KeyPath:
         return _written_part(_document_path(path, invalid), document)
@@ -178,6 +179,7 @@ def _validate(
         valid.dns,
         valid.forwards,
         outgoing_config(file.outgoing, uid_of),
+        MptcpConfig(**dict(file.mptcp)),
         valid.web,
         history_config(file.history),
         tuple(map(notify_config, file.notify)),

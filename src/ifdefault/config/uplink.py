@@ -9,16 +9,28 @@ import re
 from ipaddress import ip_address
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, WithJsonSchema
 
-from ifdefault.config.base import Interface, Keys, ip, prefix, reject, toml
+from ifdefault.config.base import (
+    Interface,
+    Keys,
+    ip,
+    prefix,
+    reject,
+    times_of_day,
+    toml,
+)
+from ifdefault.config.outgoing import OutgoingKeys, grace_time
 from ifdefault.config.probe_url import Probes
-from ifdefault.model.config import UplinkConfig
+from ifdefault.model.config import OnBudget, OnReturn, UplinkConfig
 from ifdefault.model.dns import DISCOVER
 
 NAME = r"[a-z0-9](?:[a-z0-9-]{0,29}[a-z0-9])?"  # also a part of host names
 _UNITS = {f"{p}B": 1000**n for n, p in enumerate(("", *"kMGTP"))}
 _UNITS |= {f"{p}iB": 1024**n for n, p in enumerate("KMGTP", 1)} | {"KB": 1000}
+_RATES = {"kbit/s": 10**3, "Mbit/s": 10**6, "Gbit/s": 10**9}
+_NUMBER = r"([0-9]{1,6}(?:\.[0-9]{1,3})?)"
+_BIT_RATE = re.compile(rf"{_NUMBER}(?:/{_NUMBER})? ?({'|'.join(_RATES)})")
 _BYTES = re.compile(rf"([0-9]{{1,15}}(?:\.[0-9]{{1,6}})?) ?({'|'.join(_UNITS)})")
 
 
@@ -96,6 +108,33 @@ def _budget(text: str) -> int:
     return int(float(match[1]) * _UNITS[match[2]]) if match else 0
 
 
+def _needs_budget(on_budget: OnBudget, info: ValidationInfo) -> OnBudget:
+    if on_budget != "warn" and info.data.get("budget") == 0:
+        reject(f"{toml(on_budget)} without a budget", 'add one, as in budget = "500 GB"')
+    return on_budget
+
+
+def _hours(text: str) -> tuple[int, int] | None:
+    hours = times_of_day(text, "08:00-20:00")
+    if hours is not None and hours[0] == hours[1]:
+        reject(f"{toml(text)} ends when it begins", "leave hours out: it is used at all times")
+    return hours
+
+
+def _capacity(text: str) -> tuple[int, int] | None:
+    match = _BIT_RATE.fullmatch(text.strip())
+    if text and match is None:
+        what = f"{toml(text)} is not a capacity"
+        reject(what, 'write it like "100 Mbit/s", or "100/40 Mbit/s" for in and out')
+    if match is None:
+        return None
+    unit = _RATES[match[3]]
+    rates = int(float(match[1]) * unit), int(float(match[2] or match[1]) * unit)
+    if not all(rates):
+        reject(f"{toml(text)} is not a capacity", "leave it out if you don't know it")
+    return rates
+
+
 Name = Annotated[
     str, AfterValidator(_uplink_name), WithJsonSchema({"type": "string", "pattern": f"^{NAME}$"})
 ]
@@ -167,8 +206,43 @@ class UplinkKeys(Keys):
         le=31,
         description="day of the month when the provider begins to count anew",
     )
+    on_budget: Annotated[OnBudget, AfterValidator(_needs_budget)] = Field(
+        default="warn",
+        description="warn only, make it a standby, or take it down once the budget is used up",
+    )
+    metered: bool = Field(
+        default=False,
+        strict=True,
+        description="it costs by volume: new connections use it when no other uplink is usable",
+    )
+    hours: Annotated[str, AfterValidator(_hours)] = Field(
+        default="",
+        validate_default=True,
+        description='when it is used, in local time, such as "08:00-20:00"; else it is a standby',
+    )
+    capacity: Annotated[str, AfterValidator(_capacity)] = Field(
+        default="",
+        validate_default=True,
+        description='what it carries, such as "100/40 Mbit/s"; its weight falls as it fills up',
+    )
+    on_return: OnReturn | None = Field(
+        default=None,
+        description="outgoing connections that it carries when a better uplink is usable again"
+        " stay, or end; default: as in [outgoing], but end if it is metered",
+    )
+    grace: Annotated[str, AfterValidator(grace_time)] | None = Field(
+        default=None, description="how long they may go on; default: as in [outgoing]"
+    )
 
 
-def uplink_config(name: str, keys: UplinkKeys) -> UplinkConfig:
+def uplink_config(name: str, keys: UplinkKeys, outgoing: OutgoingKeys) -> UplinkConfig:
     values: dict[str, Any] = dict(keys)
-    return UplinkConfig(name, budget_bytes=values.pop("budget"), **values)
+    default: Any = outgoing.grace  # validated: a number
+    grace_s, on_return = values.pop("grace"), values.pop("on_return")
+    return UplinkConfig(
+        name,
+        budget_bytes=values.pop("budget"),
+        grace_s=default if grace_s is None else grace_s,
+        on_return=on_return or ("end" if keys.metered else outgoing.on_return),
+        **values,
+    )

@@ -39,6 +39,7 @@ class Candidate:
     state: PathState = "unproven"
     forced: Forced = "auto"
     down_since_s: float = 0.0  # if the state is "down"
+    standby: bool = False  # used where no other works, as it costs by volume
 
     @property
     def tier(self) -> int:
@@ -48,11 +49,16 @@ class Candidate:
         return _DRAINED_DOWN if tier == _DRAINED and self.state == "down" else tier
 
     @property
-    def key(self) -> tuple[int, float, bool, int, bool, int]:
+    def key(self) -> tuple[int, float, bool, bool, int, bool, int]:
         degraded = self.state == "degraded" and self.forced != "up"
         went_down_s = self.down_since_s if self.state == "down" else math.inf
         recency = -went_down_s if self.tier >= _DOWN else 0.0
-        return self.tier, recency, not self.carrier, self.rank, degraded, -self.weight
+        preference = self.stands_by, self.rank, degraded, -self.weight
+        return self.tier, recency, not self.carrier, *preference
+
+    @property
+    def stands_by(self) -> bool:
+        return self.standby and self.forced != "up"
 
 
 def decide(candidates: Sequence[Candidate]) -> Decision:
@@ -60,7 +66,8 @@ def decide(candidates: Sequence[Candidate]) -> Decision:
 
     `usable` are those that are up, degraded, forced up, or unproven; if there are none, those that
     are recovering; then those that are drained but work; then (fail static) all that the operator
-    didn't take down; then all. They come first in the order."""
+    didn't take down; then all. A standby isn't, as long as another is. They come first in the
+    order."""
     order: list[tuple[Family, tuple[str, ...]]] = []
     usable: list[tuple[Family, tuple[str, ...]]] = []
     for family in FAMILIES:
@@ -72,6 +79,10 @@ def decide(candidates: Sequence[Candidate]) -> Decision:
         )  # stable: equal candidates keep the config's order
         best = ranked[0].tier
         worst = max(best, 1) if best <= _DOWN else _FORCED_DOWN
+        used = [c for c in ranked if c.tier <= worst]
+        if not ranked[0].stands_by:
+            used = [c for c in used if not c.stands_by]
+        ranked.sort(key=lambda c: c not in used)
         order.append((family, tuple(c.uplink for c in ranked)))
-        usable.append((family, tuple(c.uplink for c in ranked if c.tier <= worst)))
+        usable.append((family, tuple(c.uplink for c in used)))
     return Decision(tuple(order), tuple(usable))

@@ -18,8 +18,21 @@ ProbeKind = Literal["icmp", "tcp", "http", "https", "dns"]
 Transport = Literal["tcp", "udp"]
 Severity = Literal["info", "warning", "error"]  # of an event
 SEVERITIES: tuple[Severity, ...] = ("info", "warning", "error")  # in ascending order
+OnReturn = Literal["stay", "end"]
+OnBudget = Literal["warn", "standby", "down"]
 EVENT_KINDS = (
-    *("apply", "config", "dns", "down", "ended", "engine", "frontend", "gateway", "monitor"),
+    *(
+        "apply",
+        "budget",
+        "config",
+        "dns",
+        "down",
+        "ended",
+        "engine",
+        "frontend",
+        "gateway",
+        "monitor",
+    ),
     *("path", "primary", "reload", "repair", "self-check", "server", "state", "uplink"),
 )
 APPRISE_MISSING = "apprise isn't installed"
@@ -61,6 +74,14 @@ class UplinkConfig:
     routed: tuple[str, ...] = ()  # prefixes that this provider routes to the host
     budget_bytes: int = 0  # a month's traffic, in and out; 0: unlimited
     reset_day: int = 1  # of the month, when the provider begins to count anew
+    on_budget: OnBudget = "warn"  # once it is used up
+    metered: bool = False  # it costs by volume, and so is a standby
+    hours: tuple[int, int] | None = None  # minutes after midnight, local time: else a standby
+    capacity: tuple[int, int] | None = None  # bit/s in and out; None: not considered
+    # outgoing connections that it carries when a better uplink is usable again, and how long they
+    # may go on until then; from [outgoing] where the uplink doesn't say
+    on_return: OnReturn = "stay"
+    grace_s: int = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +198,13 @@ class OutgoingConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class MptcpConfig:
+    """The `[mptcp]` of the config."""
+
+    announce: bool = False  # the uplinks' addresses, to the peers of MPTCP connections
+
+
+@dataclass(frozen=True, slots=True)
 class WebConfig:
     """The `[web]` of the config: page, API and metrics, and who may use them."""
 
@@ -238,6 +266,7 @@ class Config:
     dns: DnsConfig = DnsConfig()
     forwards: tuple[ForwardConfig, ...] = ()
     outgoing: OutgoingConfig = OutgoingConfig()
+    mptcp: MptcpConfig = MptcpConfig()
     web: WebConfig = WebConfig()
     history: HistoryConfig = HistoryConfig()
     notify: tuple[NotifyConfig, ...] = ()

@@ -15,6 +15,7 @@ PathState = Literal["unproven", "up", "degraded", "recovering", "down"]  # as ob
 Forced = Literal["auto", "up", "down", "drain"]  # as set by the operator
 LONGEST_DRAIN_S = 30 * 86400
 Verdict = Literal["answered", "lost", "wrong", "local"]  # the outcome of one probe
+StandbyReason = Literal["metered", "budget used up", "outside its hours"]
 ServerState = Literal["unproven", "up", "down"]
 _SEVERITIES: dict[PathState, Severity] = {"down": "error", "degraded": "warning"}
 
@@ -96,17 +97,23 @@ class Decision:
     """Which uplinks to use. `order`: all uplinks of a family, best first; the first is primary.
     `usable`: those that may get new flows and be published in the DNS, never empty (fail static).
     Both by family. `servers_down`: (address, port) of servers that failed their check and get no
-    new connections."""
+    new connections. `standby`: uplinks that are usable only where no other is, and why. `weights`:
+    present weights that differ from the config's, since a line fills up."""
 
     order: tuple[tuple[Family, tuple[str, ...]], ...] = ()
     usable: tuple[tuple[Family, tuple[str, ...]], ...] = ()
     servers_down: tuple[tuple[str, int], ...] = ()
+    standby: tuple[tuple[str, StandbyReason], ...] = ()
+    weights: tuple[tuple[str, int], ...] = ()
 
     def ranking(self, family: Family) -> tuple[str, ...]:
         return dict(self.order).get(family, ())
 
     def usable_in(self, family: Family) -> tuple[str, ...]:
         return dict(self.usable).get(family, ())
+
+    def weight(self, uplink: str, configured: int) -> int:
+        return dict(self.weights).get(uplink, configured)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,3 +138,14 @@ class TcpStats:
     half_open: int = 0  # SYN_RECV: the client hasn't answered our SYN-ACK yet
     half_open_unanswered: int = 0  # of them: the SYN-ACK was retransmitted
     ack_ms: int = 0  # since the last ACK on one that progressed
+
+
+@dataclass(frozen=True, slots=True)
+class LinkCounter:
+    """What the interface of an uplink has carried since it was created, in bytes. `link`: its
+    index, as another interface of the same name begins anew."""
+
+    uplink: str
+    link: int
+    bytes_in: int
+    bytes_out: int

@@ -13,7 +13,7 @@ from ifdefault.health.states import Memory
 from ifdefault.model.config import Config, Family
 from ifdefault.model.dns import CandidateAddresses
 from ifdefault.model.errors import Problem
-from ifdefault.model.health import Forced, TcpStats, Verdict
+from ifdefault.model.health import Forced, LinkCounter, TcpStats, Verdict
 from ifdefault.model.host import Observation
 from ifdefault.model.kernel_events import KernelChange
 
@@ -156,6 +156,17 @@ class TrafficSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class TrafficCounted:
+    """The bytes that the uplinks' interfaces have carried so far; sent about once a second if the
+    config has a budget to obey, hours or capacities. `wall_s`: seconds since the epoch, by a clock
+    that may have been set meanwhile; `local_s`: the same, shifted by the offset of local time."""
+
+    wall_s: float
+    local_s: float
+    counters: tuple[LinkCounter, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class PublicAddressFound:
     """The public address of an uplink in one family was discovered."""
 
@@ -260,6 +271,7 @@ Event = (
     | SocketFailed
     | NameResolved
     | TrafficSeen
+    | TrafficCounted
     | PublicAddressFound
     | ForcedSaved
     | GroupEntered
