@@ -35,7 +35,7 @@ _METERED_ADDRESSES = ("198.51.100.10", "2001:db8:b::10")
 _HOST, _LAN, _INBOUND, _EXEC = 40, 40, 10, 10
 _GRACE_S, _DEAD_S, _AFTER_S = 1, 1.0, 1.5
 _BUDGET_MB = 12
-_LATELY_S = 1.0
+_LATELY_S = 0.7
 _REST_S = 3.0
 _TIMEOUT_S = 90.0
 _HOW = f"""\
@@ -168,7 +168,9 @@ def _cycle(world: World, daemon: Daemon) -> Cycle:
         dead_s = time.monotonic()
     _await_primary(daemon, _FREE)
     back_s = time.monotonic()
-    time.sleep(_GRACE_S + _AFTER_S)
+    time.sleep(_GRACE_S)
+    eventually(lambda: not daemon.status().graces, _TIMEOUT_S, what="no grace runs", poll_s=0.02)
+    time.sleep(_AFTER_S)
     return Cycle(dead_s, back_s, time.monotonic())
 
 
