@@ -23,7 +23,7 @@ from ifdefault.lab import services
 from ifdefault.lab.node import Node
 
 _MESSAGE = bytes(1000)
-_EVERY_S = 0.2
+_EVERY_S = 0.5
 _AGAIN_S = 0.2
 _CONNECT_S = 3.0
 

@@ -34,12 +34,12 @@ _FAR = ("198.18.1.10", "2001:db8:f:1::10")  # the client
 _METERED_ADDRESSES = ("198.51.100.10", "2001:db8:b::10")
 _HOST, _LAN, _INBOUND, _EXEC = 40, 40, 10, 10
 _GRACE_S, _DEAD_S, _AFTER_S = 1, 1.0, 1.5
-_BUDGET_MB = 20
+_BUDGET_MB = 12
 _REST_S = 3.0
-_TIMEOUT_S = 60.0
+_TIMEOUT_S = 90.0
 _HOW = f"""\
 The lab's world `two`: isp-a is free, isp-b metered, with a grace of {_GRACE_S} s. 100 connections,
-half of them by IPv6, send and receive 1,000 bytes five times a second, and are opened anew when
+half of them by IPv6, send and receive 1,000 bytes twice a second, and are opened anew when
 they break: {_HOST} of the host, {_LAN} of a masqueraded LAN, {_INBOUND} from outside to an address
 of isp-b, {_EXEC} by `ifdefault exec isp-b`. {CYCLES} times isp-a's router forwards nothing any
 more until new connections use isp-b, and {_DEAD_S:g} s longer; then it returns.
