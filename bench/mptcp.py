@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice, product
 
@@ -36,6 +36,7 @@ _LAST_S = _CALM_S + _FAULT_S + _ANSWER_S + _AFTER_S + 5
 _MEDIAN_S, _MOST_S = 0.5, 1.5
 FAULTS = {"blackhole": "silent death", "carrier": "carrier lost"}
 _PHASES = ("failure", "return")
+_NODES = ("host", "client")
 _HOW = f"""\
 The lab's world `two`: {_EACH} downloads, {_EACH} uploads and {_EACH} idle connections, in equal
 parts by IPv4 and IPv6 and to nginx and HAProxy of Debian, which `mptcpize` has speak MPTCP. All
@@ -79,7 +80,7 @@ class Trial:
     failed_s: float
     returned_s: float
     transfers: tuple[Transfer, ...]
-    counters: dict[str, int]
+    counters: dict[str, dict[str, int]]  # of the kernel, by node
 
     def select(self, **fields: str) -> list[Transfer]:
         """The transfers whose specs have these values."""
@@ -116,7 +117,7 @@ def trial(fault: str, setup: Setup) -> Trial:
         site = Site(world, setup.config, last_s=_LAST_S)
         if setup.static:
             site.announce()
-        before = site.counters()
+        before = {node: site.counters(node) for node in _NODES}
         specs = _specs()
         clients = Clients(site, Plan(setup.protocol, str(site.data), 2, specs))
         if setup.protocol == "mptcp":
@@ -132,12 +133,16 @@ def trial(fault: str, setup: Setup) -> Trial:
         _sleep_until(returned_s + _USE_S)
         clients.use()
         transfers = clients.result()
-        after = site.counters()
+        counters = {node: _grown(before[node], site.counters(node)) for node in _NODES}
     lasted = [one.ended_s for one in transfers if not one.error and one.spec.kind != "idle"]
     if min(lasted, default=returned_s + _USE_S) < returned_s + _USE_S:
         raise HostError("the transfers ended before the return was measured")
-    grown = {name: after[name] - before[name] for name in after if after[name] != before[name]}
-    return Trial(fault, setup.name, failed_s, returned_s, tuple(transfers), grown)
+    return Trial(fault, setup.name, failed_s, returned_s, tuple(transfers), counters)
+
+
+def _grown(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:
+    grown = {name: value - before.get(name, 0) for name, value in after.items()}
+    return {name: value for name, value in grown.items() if value}
 
 
 def _await_joins(site: Site, least: int) -> None:
@@ -214,6 +219,7 @@ def _figures(one: Trial) -> Iterator[Figure]:
     of = f"{FAULTS[one.fault]}, {one.setup}: "
     all_, whole = len(one.transfers), len(one.whole(one.transfers))
     yield Figure(f"{of}whole of {all_}", whole, target=all_ if targets else None, at_least=True)
+    yield Figure(f"{of}lost", all_ - whole, target=0 if targets else None)
     for phase in _PHASES if whole else ():
         pauses, at = _pauses(one, phase), f"{of}pause at {phase}"
         median_s, most_s = (_MEDIAN_S, _MOST_S) if targets else (None, None)

@@ -24,7 +24,7 @@ from ifdefault.lab.topology import load
 from ifdefault.lab.world import World
 from ifdefault.model.errors import HostError
 
-_ROUNDS, _SPAN_S, _MBIT = 12, 1, 1000
+_ROUNDS, _SPAN_S, _MBIT = 8, 1, 1000
 _ADDRESS = "203.0.113.10"
 _DEVS = ("wan0", "wan1")
 _IPERF, _TCP_IPERF = 5201, 5202
@@ -82,7 +82,7 @@ class Cost:
         for case in CASES[2:]:
             for measure, _, _ in _MEASURES:
                 ratio = median(self._ratios(measure, case.name))
-                yield Figure(f"cost, {case.name}: {measure}, ratio to TCP", ratio, "ratio")
+                yield Figure(f"{case.name}, {measure}, ratio to TCP", ratio, "ratio")
 
     def tables(self) -> Iterator[Table]:
         heads = ("", "median", "ratio, paired", "quartiles")

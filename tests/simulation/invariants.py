@@ -337,7 +337,11 @@ class Invariants:
             return ""
         self._usage = controller.state.usage
         saved = controller.saved().usage
+        counted_now = {usage.uplink for usage in self._usage}
+        self._uncounted = {n: first for n, first in self._uncounted.items() if n in counted_now}
         for each in saved.uplinks if saved else ():
+            if each.uplink not in counted_now:
+                continue
             counted = sum(s.bytes for s in each.slices) + sum(n for _, n in each.days)
             first = self._uncounted.setdefault(each.uplink, world.total[each.uplink] - counted)
             if world.total[each.uplink] != first + counted:

@@ -43,7 +43,7 @@ def main() -> int:
     if platform.machine() != "x86_64":
         print("./dev system: runs on x86-64 only", file=sys.stderr)
         return 1
-    for name in ("PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX"):  # see `_prepare`
+    for name in ("PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX"):  # see _prepare
         os.environ.pop(name, None)
     CACHE.mkdir(exist_ok=True)
     with (CACHE / "lock").open("w") as lock:

@@ -205,6 +205,9 @@ def test_a_forecast_is_by_the_rate_of_the_last_days() -> None:
         "isp-b: 168 GB of 200 GB (84 %) since 2026-11-01; at the rate of the last 7 days 420 GB"
         " until 2026-12-01, and the budget is used up on 2026-11-21"
     )
+    counted = budget(hours, 200 * 10**9, 1, now, 190 * 10**9)  # by the engine, which obeys it
+    assert counted.used == 190 * 10**9
+    assert counted.forecast == pytest.approx((190 + 10.5 * 24) * 10**9, rel=0.01)
 
 
 def test_little_is_no_ground_for_a_forecast() -> None:

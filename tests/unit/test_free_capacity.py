@@ -99,6 +99,15 @@ def test_an_interface_that_was_created_again_begins_anew() -> None:
     assert lines.free.loads((A,))[0].used == pytest.approx(0.99, abs=0.01)
 
 
+def test_an_interface_that_is_gone_is_not_full() -> None:
+    lines = Lines().run(30, a=(99, 1), b=(1, 1))
+    lines.changes.clear()
+    del lines.bits["a"]
+    lines.run(1, b=(1, 1))
+    assert [shares for _, shares in lines.changes] == [{}]
+    assert [load.uplink for load in lines.free.loads(lines.uplinks)] == ["b"]
+
+
 def test_what_the_config_no_longer_says_is_forgotten() -> None:
     lines = Lines().run(30, a=(99, 1))
     without = UplinkConfig("a", "wan0")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import get_args
 
@@ -28,6 +29,9 @@ from ifdefault.model.report import (
     PublisherStatus,
     UplinkCounters,
 )
+from ifdefault.model.usage import Usage
+from ifdefault.monitor import metrics
+from ifdefault.monitor.history import budget as history
 from ifdefault.monitor.metrics import OPENMETRICS, TEXT, Budget, content_type, render
 from ifdefault.monitor.status_file import MonitorStatus, Trouble
 
@@ -124,6 +128,16 @@ def test_counters() -> None:
     assert values(ALL, "dns_updates_total")["198.18.1.10", "update", "failed"] == 2
     assert values(ALL, "uplink_budget_bytes") == {("isp-a",): 500e9}
     assert values(ALL, "uplink_budget_used_bytes") == {("isp-a",): 123, ("isp-b",): 7}
+
+
+def test_a_budget_is_as_the_engine_counts_it() -> None:
+    now = datetime.now().astimezone()
+    by_history = {name: history.Budget(now, now, 5, 9) for name in ("isp-a", "isp-b")}
+    counted = Usage("isp-a", 7, 9, "2026-11-01", "2026-12-01")
+    status = DaemonStatus(1, 1.0, 1.0, "", usage=(counted,))
+    found = {each.uplink: each.used_bytes for each in metrics.budgets_now(status, by_history)}
+    assert found == {"isp-a": 7, "isp-b": 5}
+    assert metrics.budgets_now(None, by_history)[0].used_bytes == 5
 
 
 def test_histograms_are_cumulative() -> None:

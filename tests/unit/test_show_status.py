@@ -20,6 +20,7 @@ from ifdefault.model.config import Family
 from ifdefault.model.errors import HostError
 from ifdefault.model.health import Decision, Health, LineLoad
 from ifdefault.model.report import CheckedServer, DaemonStatus, DnsStatus, Grace, Named
+from ifdefault.model.usage import Usage
 
 A, B = "datacenter", "backup-lte"
 SOURCES: dict[tuple[str, Family], str] = {
@@ -256,3 +257,26 @@ def test_of_very_many_addresses_the_first_are_shown() -> None:
     many = tuple(f"192.0.2.{n}" for n in range(200))
     assert status._some(many[:17]) == many[:17]
     assert status._some(many) == (*many[:16], "and 184 more")
+
+
+def test_what_is_used_of_budgets_and_who_stands_by() -> None:
+    month = "2026-11-01", "2026-12-01"
+    usage = (
+        Usage("free", 10**9, 50 * 10**9, *month),
+        Usage("lte", 41_300_000_000, 50 * 10**9, *month),
+        Usage("gone", 60 * 10**9, 50 * 10**9, *month, "down"),
+        Usage("sat", 950_000, 0, *month),
+    )
+    decision = Decision(
+        standby=(("lte", "metered"), ("sat", "metered"), ("night", "outside its hours"))
+    )
+    daemon = DaemonStatus(1, 1.0, 1.0, "", decision=decision, usage=usage)
+    assert list(paths.usage_lines(daemon)) == [
+        "free: 1.0 of 50.0 GB (2 %) until 1 December",
+        "lte: 41.3 of 50.0 GB (83 %) until 1 December, metered, standby",
+        "gone: 60.0 of 50.0 GB (120 %) until 1 December, budget used up, down",
+        "sat: 950 kB until 1 December, metered, standby",
+        "night: outside its hours, standby",
+    ]
+    assert [daemon.is_spent(name) for name in ("lte", "gone")] == [False, True]
+    assert not replace(daemon, forced={"gone": "up"}).is_spent("gone")

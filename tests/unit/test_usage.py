@@ -79,9 +79,12 @@ class Metered:
         return [(log.severity, log.text) for log in self.host.every(f.Log) if log.kind == "budget"]
 
 
-WARNING = ("warning", "lte: 85.0 of 100 MB (85 %) are used until 1 December")
-FOLLOWS = "the uplink is a standby until then"
-ERROR = ("error", f"lte: its budget of 100 MB is used up until 1 December; {FOLLOWS}")
+WARNING = (
+    "warning",
+    "lte: 85.0 of 100 MB (85 %) of its budget used; the next month begins on 1 December",
+)
+FOLLOWS = "the uplink is a standby until 1 December"
+ERROR = ("error", f"lte: its budget of 100 MB is used up; {FOLLOWS}")
 AGAIN = ("info", "lte: a new month of its budget began; the uplink is used again")
 
 

@@ -26,8 +26,7 @@ from ifdefault.dns.exchange import QueryResult, Question
 from ifdefault.model.config import Config
 from ifdefault.model.errors import Problem
 from ifdefault.model.findings import Finding, Level, from_problem, sorted_findings
-from ifdefault.model.month import day_name
-from ifdefault.model.report_text import used_of
+from ifdefault.model.report_text import budget_used
 from ifdefault.model.text import escaped
 
 if TYPE_CHECKING:
@@ -147,8 +146,7 @@ def _daemon(host: HostCheck, has_names: bool) -> Iterator[Finding]:
         yield Finding("note", "daemon", what, f"`ifdefault uplink {uplink} auto` ends that")
     for usage in daemon.usage:
         if usage.is_low:
-            used = used_of(usage.used_bytes, usage.limit_bytes)
-            what = f"{usage.uplink}: {used} are used until {day_name(usage.until)}"
+            what = f"{usage.uplink}: {budget_used(usage)}"
             yield Finding("warning" if usage.used_up else "note", "budget", what)
     for text in (*daemon.conflicts, *daemon.astray, *daemon.problems, *daemon.dns.problems):
         yield Finding("warning", "daemon", text)

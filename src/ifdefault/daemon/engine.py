@@ -328,6 +328,7 @@ class Engine:
         try:
             config = self._config_file.read()
             self._tokens.read(config, self._controller.state.config)
+            self.receive(counted())
             return await self._ask(e.ReloadRequested(next(self._ids), config, confirm_s))
         finally:
             self._notifier.ready()

@@ -97,13 +97,16 @@ class FreeCapacity:
     def count(
         self, now: float, uplinks: Sequence[UplinkConfig], counters: Iterable[LinkCounter]
     ) -> bool:
-        """Take in the counters of the uplinks' interfaces. True if a share changed."""
+        """Take in the counters of the uplinks' interfaces; a line without any is forgotten. True
+        if a share changed."""
         capacities = {u.name: u.capacity for u in uplinks if u.capacity}
-        self._lines = {name: line for name, line in self._lines.items() if name in capacities}
+        before, self._lines = self._lines, {}
         for counter in counters:
             if capacity := capacities.get(counter.uplink):
-                line = self._lines.setdefault(counter.uplink, _Line(counter, now))
+                line = before.pop(counter.uplink, None) or _Line(counter, now)
                 line.count(now, counter, capacity)
+                self._lines[counter.uplink] = line
+        forgotten = any(line.steps for line in before.values())
         weights = {u.name: u.weight / 2 ** self._steps(u) for u in uplinks}
         total = sum(weights.values())
         wanted = [
@@ -112,7 +115,7 @@ class FreeCapacity:
         ]
         changing = [(line, steps) for line, steps in wanted if steps != line.steps]
         if not changing or now < self._changed_s + CHANGE_S:
-            return False
+            return forgotten
         self._changed_s = now
         for line, steps in changing:
             line.change(now, steps)

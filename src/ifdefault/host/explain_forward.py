@@ -73,7 +73,8 @@ def outgoing_flow(prepared: Prepared, flow: Flow) -> MarkedFlow:
         return MarkedFlow(flow)
     unit, uplink = "destination address" if hook.sticky else "connection", members[0][0]
     filling = [u.name for u, _ in members if u.name in dict(prepared.decision.shares)]
-    full = f" while {', '.join(filling)} fills up" if filling else ""
+    fill = "fills up" if len(filling) == 1 else "fill up"
+    full = f" while {' and '.join(filling)} {fill}" if filling else ""
     why = f"balance: {shares_text(members)}{full}, picked for each {unit}; here as if {uplink.name}"
     return MarkedFlow(replace(flow, mark=uplink.outgoing_mark), why)
 

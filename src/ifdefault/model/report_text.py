@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from typing import Literal
 
 from ifdefault.model.health import Decision, Health, LineLoad
+from ifdefault.model.month import day_name
+from ifdefault.model.usage import Usage
 
 _PINGED = re.compile(r"icmp://\[?([\w.:]+)\]?")  # shown as ping(8) does, to fit
 _PARTS = {4: "half", 2: "a quarter", 1: "an eighth"}  # of WHOLE
@@ -91,6 +93,12 @@ def used_of(used: int, limit: int) -> str:
     of = size(limit)
     text = number if of.endswith(f" {unit}") else f"{number} {unit}"
     return f"{text} of {of} ({100 * used / limit:.0f} %)"
+
+
+def budget_used(usage: Usage) -> str:
+    """What is used of a budget, in a sentence."""
+    used = used_of(usage.used_bytes, usage.limit_bytes)
+    return f"{used} of its budget used; the next month begins on {day_name(usage.until)}"
 
 
 def size(count: float) -> str:

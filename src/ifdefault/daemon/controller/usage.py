@@ -14,15 +14,15 @@ from ifdefault.health.usage import LocalClock, UsageCount
 from ifdefault.model.config import FAMILIES, OnBudget, Severity, UplinkConfig
 from ifdefault.model.health import StandbyReason
 from ifdefault.model.month import day_name, day_text, month_of
-from ifdefault.model.report_text import size, used_of
+from ifdefault.model.report_text import budget_used, size
 from ifdefault.model.usage import SavedUsage, Usage
 
 _NOTHING, _MUCH, _ALL = range(3)  # levels
 _SEVERITY: dict[int, Severity] = {_MUCH: "warning", _ALL: "error"}
 _FOLLOWS: dict[OnBudget, str] = {
     "warn": "the uplink is used as before",
-    "standby": "the uplink is a standby until then",
-    "down": "the uplink is down until then",
+    "standby": "the uplink is a standby until {}",
+    "down": "the uplink is down until {}",
 }
 
 
@@ -118,9 +118,7 @@ def _level(usage: Usage) -> int:
 
 
 def _warning(usage: Usage, level: int) -> str:
-    until = day_name(usage.until)
-    if level == _ALL:
-        limit = size(usage.limit_bytes)
-        text = f"{usage.uplink}: its budget of {limit} is used up until {until}"
-        return f"{text}; {_FOLLOWS[usage.on_budget]}"
-    return f"{usage.uplink}: {used_of(usage.used_bytes, usage.limit_bytes)} are used until {until}"
+    if level == _MUCH:
+        return f"{usage.uplink}: {budget_used(usage)}"
+    follows = _FOLLOWS[usage.on_budget].format(day_name(usage.until))
+    return f"{usage.uplink}: its budget of {size(usage.limit_bytes)} is used up; {follows}"
