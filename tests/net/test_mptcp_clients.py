@@ -171,6 +171,8 @@ def test_connections_of_the_hosts_own(lab_world: LabWorld) -> None:
                 stack.enter_context(closing(Client(world, "host", target)))
                 for target in ("198.18.1.10", "2001:db8:f:1::10")
             ]
+            for client in clients:
+                client.download()
             spread(world, MptcpCount(2, 2, 2))
             with injected(world, "blackhole", "isp-a"):
                 for client in clients:

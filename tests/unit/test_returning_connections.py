@@ -155,6 +155,17 @@ def test_an_uplink_that_becomes_metered() -> None:
     assert returned(host) == BOTH
 
 
+def test_nothing_returns_to_an_uplink_that_has_not_answered() -> None:
+    at_once = replace(METERED, uplinks=(UPLINKS[0], replace(LTE, grace_s=0)))
+    host = Host(config=at_once)
+    host.black_hole("wan0")
+    host.start().run(20.0)
+    assert returned(host) == []
+    host.revive("wan0")
+    host.run(20.0)
+    assert returned(host) == BOTH
+
+
 def test_a_restart_does_not_end_them_again() -> None:
     first = quiet()
     saved = first.controller.saved()
