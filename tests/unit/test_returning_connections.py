@@ -156,13 +156,16 @@ def test_an_uplink_that_becomes_metered() -> None:
 
 
 def test_nothing_returns_to_an_uplink_that_has_not_answered() -> None:
-    at_once = replace(METERED, uplinks=(UPLINKS[0], replace(LTE, grace_s=0)))
-    host = Host(config=at_once)
-    host.black_hole("wan0")
-    host.start().run(20.0)
+    seldom = replace(METERED.health, rounds_per_s=0.1)
+    at_once = (UPLINKS[0], replace(LTE, grace_s=0))
+    host = Host(config=replace(METERED, uplinks=at_once, health=seldom))
+    for dev in ("wan0", "wan1"):
+        host.black_hole(dev)
+    host.start().run(3.0)
     assert returned(host) == []
-    host.revive("wan0")
-    host.run(20.0)
+    for dev in ("wan0", "wan1"):
+        host.revive(dev)
+    host.run(60.0)
     assert returned(host) == BOTH
 
 
