@@ -73,6 +73,33 @@ def test_who_moves(
     assert dict(tunnels.to_move(effect, [peer], ())) == ({peer: moved} if moved else {})
 
 
+@pytest.mark.parametrize(
+    "dump",
+    [
+        "",
+        "garbage\n",
+        "SECRET\tOWN=\tx\toff\n",
+        "SECRET\tOWN=\t51820\toff\nKEY=\tPSK\n",
+        "SECRET\tOWN=\t51820\toff\nKEY=\tPSK\t192.0.2.80:x\t::/0\t0\t0\t0\toff\n",
+        "SECRET\tOWN=\t51820\toff\nKEY=\tPSK\tgarbage:51820\t::/0\t0\t0\t0\toff\n",
+    ],
+)
+def test_other_tunnels_move_if_wg_prints_garbage(
+    dump: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = "SECRET\tOWN=\t51820\toff\nKEY=\tPSK\t192.0.2.80:51820\t::/0\t0\t0\t0\toff\n"
+    printed = {"wg0": dump, "wg1": good}
+    links = [Link(20, "wg0", kind="wireguard"), Link(21, "wg1", kind="wireguard")]
+    reply = RouteReply("unicast", "wan1")
+    monkeypatch.setattr(tunnels, "read_links", lambda _: links)
+    monkeypatch.setattr(tunnels, "route_get_many", lambda flows, _: [reply for _ in flows])
+    monkeypatch.setattr(wireguard, "program", lambda: "wg")
+    monkeypatch.setattr(wireguard, "_run", lambda arguments: printed.get(arguments[1], ""))
+    broken, moved = tunnels.move(EFFECT)
+    assert (broken.tunnel, broken.error) == ("wg0", "the output of `wg show` can't be read")
+    assert (moved.tunnel, moved.uplink, moved.peers) == ("wg1", "isp-b", 1)
+
+
 def test_a_peer_is_set_to_what_it_is() -> None:
     same = ["peer", "KEY=", "endpoint", "192.0.2.80:51820"]
     assert wireguard.set_anew(PEER, greet=False) == same

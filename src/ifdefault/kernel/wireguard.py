@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 
 from ifdefault.model.kernel import Link
@@ -59,14 +60,21 @@ def _socket(tunnel: str) -> Path:
 
 
 def peers(tunnel: str) -> tuple[Peer, ...]:
-    """Its peers that have an endpoint. OSError if wg can't be run or hangs."""
-    own, *rows = (line.split("\t") for line in _run(["show", tunnel, "dump"]).splitlines())
+    """Its peers that have an endpoint. OSError if wg can't be run, hangs, or can't be read."""
+    try:
+        return tuple(_peers(tunnel, _run(["show", tunnel, "dump"])))
+    except ValueError:
+        raise OSError("the output of `wg show` can't be read") from None
+
+
+def _peers(tunnel: str, dump: str) -> Iterator[Peer]:
+    own, *rows = (line.split("\t") for line in dump.splitlines())
     own_port, mark = map(_number, own[2:4])
-    return tuple(
+    yield from (
         Peer(
             tunnel,
             key,
-            address.strip("[]"),
+            str(ip_address(address.strip("[]"))),
             int(port),
             _number(keepalive),
             _number(handshake),
