@@ -105,7 +105,10 @@ def _budget(text: str) -> int:
     match = _BYTES.fullmatch(text.strip())
     if text and match is None:
         reject(f"{toml(text)} is not an amount of data", 'write it like "500 GB" or "2 TiB"')
-    return int(float(match[1]) * _UNITS[match[2]]) if match else 0
+    amount = int(float(match[1]) * _UNITS[match[2]]) if match else 0
+    if text and not amount:
+        reject(f"{toml(text)} is not a budget", "leave it out if there is no limit")
+    return amount
 
 
 def _needs_budget(on_budget: OnBudget, info: ValidationInfo) -> OnBudget:
