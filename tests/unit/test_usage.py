@@ -271,3 +271,13 @@ def test_a_standby_is_probed_sparsely_and_verified_once_it_is_needed() -> None:
     host.run(60.0)
     sent = [probe for probe in host.every(f.SendProbe) if probe.source is not None]
     assert sum(p.source.dev == "wan1" for p in sent if p.source) > 100  # it may be the first back
+
+
+def test_a_reload_that_takes_the_budget_away_takes_it_from_the_status() -> None:
+    lte = Metered().start()
+    lte.count(9 * MB)
+    isp_a, spent = lte.config.uplinks
+    without = replace(lte.config, uplinks=(isp_a, replace(spent, budget_bytes=0)))
+    lte.host.receive(e.ReloadRequested(1, without))
+    lte.host.run(5.0)  # nothing is counted any more
+    assert lte.host.controller.status(lte.host.now).usage == ()
