@@ -34,8 +34,8 @@ table ip nat {{
 }}
 """
 FOREIGN = Endpoint(7, "192.0.2.7", signal=True)
-OURS_B = {251: B[4], 249: B[6]}
-OURS = {254: OUTSIDE, 253: A[6]} | OURS_B
+OURS_B = {250: B[4], 248: B[6]}
+OURS = {253: OUTSIDE, 252: A[6]} | OURS_B
 
 
 def endpoints(world: World) -> dict[int, str]:
@@ -44,7 +44,7 @@ def endpoints(world: World) -> dict[int, str]:
     assert state is not None
     assert FOREIGN in state.endpoints
     own = {e.id for e in state.endpoints if e.ours}
-    assert {254, 255}.isdisjoint(own) or {254, 255} <= own, "with the address behind the NAT"
+    assert {253, 254}.isdisjoint(own) or {253, 254} <= own, "with the address behind the NAT"
     return {
         e.id: f"{e.address}{' backup' if e.backup else ''}"
         for e in state.endpoints
@@ -150,11 +150,17 @@ def test_connections_survive_their_provider(lab_world: LabWorld) -> None:
         eventually(lambda: endpoints(world) == OURS, what="they are back")
         eventually(lambda: all(subflows(world, a) for a in everywhere), what="two again")
 
-        host.run(["ip", "mptcp", "endpoint", "delete", "id", "253"])
+        host.run(["ip", "mptcp", "endpoint", "delete", "id", "252"])
         host.run(["ip", "mptcp", "limits", "set", "subflows", "1"])
         eventually(lambda: endpoints(world) == OURS, what="what others delete is repaired")
+        host.run(["ip", "mptcp", "endpoint", "add", "192.0.2.9"])  # the kernel chooses its id
+        found = host.python(read)
+        assert found is not None
+        theirs = next(e for e in found.endpoints if e.address == "192.0.2.9")
+        assert not theirs.ours
+        host.run(["ip", "mptcp", "endpoint", "delete", "id", str(theirs.id)])
         world.ifdefault("uplink", "isp-b", "drain", check=True)
-        backup = {251: f"{B[4]} backup", 249: f"{B[6]} backup"}
+        backup = {250: f"{B[4]} backup", 248: f"{B[6]} backup"}
         eventually(lambda: endpoints(world) == OURS | backup, what="a drained uplink is backup")
         for connection in connections:
             connection.works()

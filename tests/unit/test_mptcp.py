@@ -120,12 +120,12 @@ def test_behind_a_nat_the_public_address_is_announced() -> None:
     assert facts.mptcp is not None
     assert list(facts.mptcp.endpoints) == [
         FOREIGN,
-        Endpoint(248, "3fff::1", signal=True),
-        Endpoint(249, B6),
-        Endpoint(251, B4),  # its public address isn't known
-        Endpoint(253, A6, signal=True),
-        Endpoint(254, "192.0.2.99", signal=True),
-        Endpoint(255, A4),
+        Endpoint(247, "3fff::1", signal=True),
+        Endpoint(248, B6),
+        Endpoint(250, B4),  # its public address isn't known
+        Endpoint(252, A6, signal=True),
+        Endpoint(253, "192.0.2.99", signal=True),
+        Endpoint(254, A4),
     ]
 
 
@@ -155,16 +155,16 @@ def test_a_failover_deletes_once_the_rules_stand() -> None:
     facts, state = after(first), settled(first.state, after(first))
     down = planned(decide(candidates(state="down")), facts=facts, state=state)
     assert texts(down) == [
-        "ip mptcp endpoint delete id 253  # 2001:db8:a::10",
-        "ip mptcp endpoint delete id 255  # 203.0.113.10",
+        "ip mptcp endpoint delete id 252  # 2001:db8:a::10",
+        "ip mptcp endpoint delete id 254  # 203.0.113.10",
     ]
     kinds = [type(operation) for operation in down.operations]
     assert set(kinds[: kinds.index(DeleteEndpoint)]) >= {AddRule, DeleteRule}
     assert AddRule not in kinds[kinds.index(DeleteEndpoint) :]
     degraded = planned(decide(candidates(state="degraded")), facts=facts, state=state)
     assert texts(degraded) == [
-        "ip mptcp endpoint change id 253 backup  # 2001:db8:a::10",
-        "ip mptcp endpoint change id 255 backup  # 203.0.113.10",
+        "ip mptcp endpoint change id 252 backup  # 2001:db8:a::10",
+        "ip mptcp endpoint change id 254 backup  # 203.0.113.10",
     ]
 
 
@@ -232,14 +232,14 @@ def test_without_mptcp_the_rest_works(state: MptcpState | None, text: str) -> No
 
 
 @pytest.mark.parametrize(
-    "endpoint", [Endpoint(255, A4, signal=True, backup=True), Endpoint(249, B6), FOREIGN]
+    "endpoint", [Endpoint(254, A4, signal=True, backup=True), Endpoint(248, B6), FOREIGN]
 )
 def test_endpoints_as_the_kernel_has_them(endpoint: Endpoint) -> None:
     assert kernel.decode_endpoint(attributes(kernel.encode_endpoint(endpoint), 0)) == endpoint
 
 
 def test_as_commands() -> None:
-    assert describe(PutEndpoint(Endpoint(255, A4, signal=True, backup=True))) == (
-        "ip mptcp endpoint add 203.0.113.10 id 255 signal backup"
+    assert describe(PutEndpoint(Endpoint(254, A4, signal=True, backup=True))) == (
+        "ip mptcp endpoint add 203.0.113.10 id 254 signal backup"
     )
     assert describe(SetMptcpLimit("subflows", 8, 2)) == "ip mptcp limits set subflows 8  # was 2"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Mapping
+from contextlib import suppress
 
 from ifdefault.kernel import sysctl
 from ifdefault.kernel.decoding import decodes
@@ -18,6 +19,7 @@ from ifdefault.kernel.rtnetlink import address_text, packed
 from ifdefault.kernel.uapi import mptcp as uapi
 from ifdefault.model.mptcp import (
     ACCEPTED,
+    REWIND_ID,
     SUBFLOWS,
     DeleteEndpoint,
     Endpoint,
@@ -37,6 +39,8 @@ _LIMITS = {
     ACCEPTED: uapi.MPTCP_PM_ATTR_RCV_ADD_ADDRS,
     SUBFLOWS: uapi.MPTCP_PM_ATTR_SUBFLOWS,
 }
+
+_DUMMY = "192.0.0.8"  # nobody's (RFC 7600, 4.8)
 
 
 class Mptcp:
@@ -72,12 +76,20 @@ class Mptcp:
             case PutEndpoint(endpoint, None):
                 body = encode_endpoint(endpoint)
                 self._netlink.change(uapi.MPTCP_PM_CMD_ADD_ADDR, body)
+                self._rewind()
             case PutEndpoint(endpoint):
                 body = nested(uapi.MPTCP_PM_ATTR_ADDR, _id(endpoint), _flags(endpoint))
                 self._netlink.change(uapi.MPTCP_PM_CMD_SET_FLAGS, body)
             case DeleteEndpoint(endpoint):
                 body = nested(uapi.MPTCP_PM_ATTR_ADDR, _id(endpoint))
                 self._netlink.change(uapi.MPTCP_PM_CMD_DEL_ADDR, body)
+
+    def _rewind(self) -> None:
+        """Have the kernel give the lowest ids to endpoints of others, not those next to ours."""
+        last = Endpoint(REWIND_ID, _DUMMY)
+        with suppress(OSError):  # the table is full
+            self._netlink.change(uapi.MPTCP_PM_CMD_ADD_ADDR, encode_endpoint(last))
+            self.perform(DeleteEndpoint(last))
 
 
 def read() -> MptcpState | None:

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from ifdefault.model.config import Family
 
 ENDPOINTS_MAX = 8  # MPTCP_PM_ADDR_MAX (net/mptcp/pm_netlink.c); the greatest limit as well
-# Ids of ours, of 1 to 255. Others get the id after the greatest that was ever used, or the lowest
-# free one (net/mptcp/pm_kernel.c): ours are the greatest, so that theirs are the lowest.
-FIRST_ID, LAST_ID = 132, 255
+# Ids of ours, of 1 to 255. Others get the next one that is free; after 255 the kernel begins anew
+# (net/mptcp/pm_kernel.c). So 255 is used for a moment after each of ours, and theirs are low.
+FIRST_ID, LAST_ID, REWIND_ID = 131, 254, 255
 SUBFLOWS, ACCEPTED = "subflows", "add_addr_accepted"  # the limits, as ip-mptcp(8) names them
 
 MptcpLimits = tuple[tuple[str, int], ...]
@@ -47,7 +47,7 @@ class Endpoint:
 
     @property
     def ours(self) -> bool:
-        return FIRST_ID <= self.id <= LAST_ID and not self.implicit
+        return self.id >= FIRST_ID and not self.implicit
 
 
 @dataclass(frozen=True, slots=True)
