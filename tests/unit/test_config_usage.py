@@ -55,7 +55,7 @@ def test_what_an_uplink_does_not_say_is_said_for_all(
     [
         ('on_budget = "standby"', '"standby" without a budget; add one'),
         ('budget = ""\non_budget = "down"', '"down" without a budget'),
-        ('budget = "0 GB"', '"0 GB" is not a budget; leave it out if there is no limit'),
+        ('budget = "0 GB"', '"0 GB" is not a budget; leave it out for an unlimited line'),
         ('hours = "8-20"', '"8-20" is not a time of day'),
         ('hours = "08:00-08:00"', "ends when it begins; leave hours out"),
         ('hours = "24:00-08:00"', "is not a time of day"),

@@ -107,7 +107,7 @@ def _budget(text: str) -> int:
         reject(f"{toml(text)} is not an amount of data", 'write it like "500 GB" or "2 TiB"')
     amount = int(float(match[1]) * _UNITS[match[2]]) if match else 0
     if text and not amount:
-        reject(f"{toml(text)} is not a budget", "leave it out if there is no limit")
+        reject(f"{toml(text)} is not a budget", "leave it out for an unlimited line")
     return amount
 
 
