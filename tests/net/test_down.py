@@ -78,7 +78,7 @@ def script(world: World) -> Path:
 @pytest.mark.parametrize(
     ("topology", "arrange", "trace"),
     [
-        ("two", announcing, "id 251"),
+        ("two", announcing, "id 250"),
         ("two", forwarding, "misrouted_2"),
         ("two", own_group, "group 171"),
         ("two", naive_udp, "dnat"),
