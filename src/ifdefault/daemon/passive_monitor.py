@@ -77,7 +77,7 @@ class PassiveMonitor:
 
     def count(self, now: float, config: Config) -> TrafficCounted | None:
         """The bytes of all uplinks and the time, once a second, if the config needs them."""
-        if now < self._counted_s + _COUNT_S or not any(map(_is_counted, config.uplinks)):
+        if now < self._counted_s + _COUNT_S or not any(map(_needs_counters, config.uplinks)):
             return None
         self._counted_s = now
         read = self._read_bytes(now, {uplink.interface for uplink in config.uplinks}, at_most_s=0.0)
@@ -129,5 +129,5 @@ def counted(counters: tuple[LinkCounter, ...] = ()) -> TrafficCounted:
     return TrafficCounted(at_s, local_s, counters, time.clock_gettime(time.CLOCK_BOOTTIME))
 
 
-def _is_counted(uplink: UplinkConfig) -> bool:
-    return bool(uplink.budget_bytes or uplink.hours or uplink.metered or uplink.capacity)
+def _needs_counters(uplink: UplinkConfig) -> bool:
+    return bool(uplink.is_counted or uplink.hours or uplink.capacity)
