@@ -67,8 +67,8 @@ def read_facts(
 ) -> Facts:
     """All facts that a plan needs; without a scope, of all interfaces, and all routes of ours.
     Raises KernelError, and HostError if a feature is missing. Without `rights`, what only root can
-    read counts as absent: our nft tables, and what MPTCP announces. `after`: what was read a moment ago, before rules, routes
-    or nft tables of ours were changed: the rest is taken from it."""
+    read counts as absent: our nft tables, and what MPTCP announces. `after`: what was read a moment
+    ago, before rules, routes or nft tables of ours were changed: the rest is taken from it."""
     try:
         with Netlink() as netlink:
             links = after.links if after else read_links(netlink)
