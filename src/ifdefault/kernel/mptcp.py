@@ -1,7 +1,7 @@
 """Read and change MPTCP's endpoints and limits (linux/mptcp_pm.h).
 
-Rules: as `kernel.netlink`. A kernel without MPTCP is no error of reading. What only root may read
-counts as absent.
+Rules: as `kernel.netlink`. A kernel without MPTCP is no error of reading, for which nobody needs to
+be root; what a kernel may refuse all the same counts as absent.
 """
 
 from __future__ import annotations

@@ -35,7 +35,6 @@ from ifdefault.model.kernel import (
     Rule,
     Scope,
 )
-from ifdefault.model.mptcp import MptcpState
 
 GLOBAL_SYSCTLS = (
     "net/ipv4/tcp_fwmark_accept",
@@ -67,8 +66,8 @@ def read_facts(
 ) -> Facts:
     """All facts that a plan needs; without a scope, of all interfaces, and all routes of ours.
     Raises KernelError, and HostError if a feature is missing. Without `rights`, what only root can
-    read counts as absent: our nft tables, and what MPTCP announces. `after`: what was read a moment
-    ago, before rules, routes or nft tables of ours were changed: the rest is taken from it."""
+    read counts as absent: our nft tables. `after`: what was read a moment ago, before rules, routes
+    or nft tables of ours were changed: the rest is taken from it."""
     try:
         with Netlink() as netlink:
             links = after.links if after else read_links(netlink)
@@ -93,7 +92,7 @@ def read_facts(
                 sysctls_read_only=sysctl.read_only(),
                 tables=nft.read_tables() if rights else (),
                 hook=attach.read(),
-                mptcp=mptcp.read() if rights else MptcpState(),
+                mptcp=mptcp.read(),
                 wildcard_udp=sockdiag.wildcard_udp(),
             )
     except OSError as error:
