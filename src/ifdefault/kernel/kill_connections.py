@@ -19,7 +19,6 @@ from ifdefault.kernel.netlink import Netlink
 from ifdefault.kernel.socket_filter import Prefixes
 from ifdefault.kernel.uapi import inet_diag as diag
 from ifdefault.kernel.uapi.netlink import NETLINK_SOCK_DIAG
-from ifdefault.model.config import FAMILIES
 
 End = tuple[int, bytes]  # local port and address
 Socket = tuple[int, bytes]  # protocol, and its message of sock_diag
@@ -120,8 +119,7 @@ def _tcp(netlink: Netlink, states: Sequence[int], program: bytes = b"") -> list[
 
 
 def _udp(netlink: Netlink, state: int, program: bytes = b"") -> list[bytes]:
-    queries = [sockdiag.query_udp(family, state, program) for family in FAMILIES]
-    return [m for query in queries for m in netlink.dump(diag.SOCK_DIAG_BY_FAMILY, query)]
+    return [*sockdiag.listed(netlink, socket.IPPROTO_UDP, state, program)]
 
 
 def _ephemeral_ports() -> range:
