@@ -63,8 +63,8 @@ class Store:
     # --- state and tables -----------------------------------------------------------------
 
     def load(self) -> State:
-        limits = self.read(LIMITS) or {}
-        if (saved := self.read(STATE)) is None:
+        saved, limits = self.read(STATE), self.read(LIMITS) or {}
+        if saved is None:
             self._last = None
             return State(limits=limits)
         values = asdict(saved) | {"limits": limits}
