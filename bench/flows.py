@@ -4,7 +4,8 @@
     hold PORT COUNT ADDRESS…      so many connections to these addresses in turn
 
 Rules: hold prints "ready" when all are open, runs until standard input ends, and prints as JSON
-what became of each connection. Times are of the monotonic clock.
+what became of each connection. One that gets no answer for _SILENT_S is given up. Times are of the
+monotonic clock.
 """
 
 from __future__ import annotations
@@ -26,19 +27,22 @@ _MESSAGE = bytes(1000)
 _EVERY_S = 0.5
 _AGAIN_S = 0.2
 _CONNECT_S = 3.0
+_SILENT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A connection, from and until when; `seen`: the client's address as the server sees it."""
+    """A connection, from and until when, and the times of answers; `seen`: the client's address as
+    the server sees it."""
 
     from_s: float
     until_s: float
     seen: str
-    broke: bool  # otherwise it lasted until the end
+    end: str  # "lasted", "broke", "silent"
+    answers: tuple[float, ...]
 
-    def is_open(self, at_s: float) -> bool:
-        return self.from_s <= at_s < self.until_s
+    def answered(self, from_s: float, until_s: float) -> bool:
+        return any(from_s < at_s <= until_s for at_s in self.answers)
 
 
 def serve(node: Node, port: int) -> None:
@@ -86,25 +90,30 @@ async def _serve(port: int) -> None:
 
 async def _hold(address: str, port: int, held: list[Held], opened: asyncio.Event) -> None:
     while True:
-        from_s, seen, broke, writer = time.monotonic(), "", True, None
+        from_s, answers = time.monotonic(), list[float]()
+        seen, end, writer = "", "broke", None
         try:
-            connecting = asyncio.open_connection(address, port)
-            reader, writer = await asyncio.wait_for(connecting, _CONNECT_S)
-            seen = (await reader.readline()).decode().strip()
-            from_s = time.monotonic()
+            async with asyncio.timeout(_CONNECT_S):
+                reader, writer = await asyncio.open_connection(address, port)
+                line = await reader.readline()
+            seen, from_s = line.decode().strip(), time.monotonic()
             opened.set()
             while True:
                 writer.write(_MESSAGE)
-                await reader.readexactly(len(_MESSAGE))
+                async with asyncio.timeout(_SILENT_S):
+                    await reader.readexactly(len(_MESSAGE))
+                answers.append(time.monotonic())
                 await asyncio.sleep(_EVERY_S)
         except asyncio.CancelledError:
-            broke = False
+            end = "lasted"
             raise
-        except (OSError, TimeoutError, asyncio.IncompleteReadError):
-            pass
+        except TimeoutError:
+            end = "silent"
+        except (OSError, asyncio.IncompleteReadError):
+            end = "broke"
         finally:
             if seen:
-                held.append(Held(from_s, time.monotonic(), seen, broke))
+                held.append(Held(from_s, time.monotonic(), seen, end, tuple(answers)))
             if writer is not None:
                 writer.transport.abort()
         await asyncio.sleep(_AGAIN_S)

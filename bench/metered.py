@@ -35,6 +35,7 @@ _METERED_ADDRESSES = ("198.51.100.10", "2001:db8:b::10")
 _HOST, _LAN, _INBOUND, _EXEC = 40, 40, 10, 10
 _GRACE_S, _DEAD_S, _AFTER_S = 1, 1.0, 1.5
 _BUDGET_MB = 12
+_LATELY_S = 0.7
 _REST_S = 3.0
 _TIMEOUT_S = 90.0
 _HOW = f"""\
@@ -44,11 +45,13 @@ they break: {_HOST} of the host, {_LAN} of a masqueraded LAN, {_INBOUND} from ou
 of isp-b, {_EXEC} by `ifdefault exec isp-b`. {CYCLES} times isp-a's router forwards nothing any
 more until new connections use isp-b, and {_DEAD_S:g} s longer; then it returns.
 
-*Stranded* are connections of the host and the LAN that the server still sees coming from isp-b
-{_AFTER_S:g} s after the grace. *Free ones ended* came from isp-a and broke between the return and
-then; *tied ones ended* are those from outside and of `exec`, at any time. isp-b's provider counts
-what it forwards (IP packets), ifdefault what the interface carries (frames; gateway probes, ARP and
-ND, too). `stay` is the same with `on_return = "stay"`, {STAY_CYCLES} times.
+*Stranded* are connections of the host and the LAN that the server sees coming from isp-b, and
+that were answered in the last {_LATELY_S:g} s, {_AFTER_S:g} s after the grace. *Free ones ended*
+came from isp-a and broke between the return and then; *tied ones ended* are those from outside
+and of `exec`, at any time. *Not told* are those over isp-b that weren't reset, but got no more
+answers: a LAN's client that has nothing to send when its flow is deleted. isp-b's provider counts
+what it forwards (IP packets), ifdefault what the interface carries (frames; gateway probes, ARP
+and ND, too). `stay` is the same with `on_return = "stay"`, {STAY_CYCLES} times.
 
 *Budget*: once more with `budget = "{_BUDGET_MB} MB"` and `on_budget = "down"`, while isp-a is dead:
 what the provider has forwarded when the budget is said to be used up, and what it forwards
@@ -70,6 +73,7 @@ class Outcome:
     stranded: list[int] = field(default_factory=list)
     free_ended: list[int] = field(default_factory=list)
     tied_ended: int = 0
+    not_told: int = 0
     provider_bytes: int = 0
     counted_bytes: int = 0
 
@@ -134,9 +138,12 @@ def _returns(on_return: str, cycles: int) -> Outcome:
     for cycle in done:
         outcome.moved.append(len(_on_metered(outgoing, cycle.back_s)))
         outcome.stranded.append(len(_on_metered(outgoing, cycle.checked_s)))
-        free = [one for one in outgoing if one.seen not in _METERED_ADDRESSES and one.broke]
+        free = [x for x in outgoing if x.seen not in _METERED_ADDRESSES and x.end == "broke"]
         outcome.free_ended.append(sum(cycle.back_s < x.until_s < cycle.checked_s for x in free))
-    outcome.tied_ended = sum(one.broke for name in ("inbound", "exec") for one in held[name])
+    tied = held["inbound"] + held["exec"]
+    outcome.tied_ended = sum(one.end != "lasted" for one in tied)
+    silent = [one for one in outgoing if one.end == "silent"]
+    outcome.not_told = sum(one.seen in _METERED_ADDRESSES for one in silent)
     log(f"{on_return}: {outcome}")
     return outcome
 
@@ -161,7 +168,9 @@ def _cycle(world: World, daemon: Daemon) -> Cycle:
         dead_s = time.monotonic()
     _await_primary(daemon, _FREE)
     back_s = time.monotonic()
-    time.sleep(_GRACE_S + _AFTER_S)
+    time.sleep(_GRACE_S)
+    eventually(lambda: not daemon.status().graces, _TIMEOUT_S, what="no grace runs", poll_s=0.02)
+    time.sleep(_AFTER_S)
     return Cycle(dead_s, back_s, time.monotonic())
 
 
@@ -174,7 +183,8 @@ def _await_primary(daemon: Daemon, name: str) -> None:
 
 
 def _on_metered(held: list[Held], at_s: float) -> list[Held]:
-    return [one for one in held if one.is_open(at_s) and one.seen in _METERED_ADDRESSES]
+    carrying = [one for one in held if one.answered(at_s - _LATELY_S, at_s)]
+    return [one for one in carrying if one.seen in _METERED_ADDRESSES]
 
 
 def _budget() -> Spent:
@@ -222,6 +232,8 @@ def _figures(end: Outcome, stay: Outcome, spent: Spent) -> Iterator[Figure]:
     yield Figure('stranded with `on_return = "stay"`, at most', max(stay.stranded))
     yield Figure(f"free ones ended in {count} returns", sum(end.free_ended), target=0)
     yield Figure("tied ones ended", end.tied_ended, target=0)
+    share = 100 * end.not_told / sum(end.moved)
+    yield Figure("returned, but not told", share, "%")
     counted = 100 * abs(end.counted_bytes / end.provider_bytes - 1)
     yield Figure("metered bytes: counted differently from the provider", counted, "%", 5)
     beyond = 100 * abs(spent.provider_bytes / spent.budget_bytes - 1)
@@ -238,6 +250,7 @@ def _table(outcomes: dict[str, Outcome]) -> Table:
             f"{min(outcome.stranded)} to {max(outcome.stranded)}",
             str(sum(outcome.free_ended)),
             str(outcome.tied_ended),
+            str(outcome.not_told),
             f"{outcome.provider_bytes / 1e6:.1f} MB",
             f"{outcome.counted_bytes / 1e6:.1f} MB",
         )
@@ -245,6 +258,6 @@ def _table(outcomes: dict[str, Outcome]) -> Table:
     )
     heads = (
         *("", "returns", "on isp-b at the return", "after the grace", "free ones ended"),
-        *("tied ones ended", "provider's count", "ifdefault's count"),
+        *("tied ones ended", "not told", "provider's count", "ifdefault's count"),
     )
     return Table("Connections", heads, rows)

@@ -48,7 +48,7 @@ PersistentKeepalive. **OpenVPN** is a client with `nobind`, by UDP; the server h
 TLS it knows its clients by a number (peer-id) since 2.4, with a static key and no `remote` it
 answers whoever has the key.
 **unbound** forwards to a server beyond the providers, and is asked for a new name every
-{_EVERY_S * 1000:.0f} ms. **chrony** asks a server beyond the providers every second.
+{_EVERY_S * 1000:.0f} ms. **chrony** asks a server beyond the providers every 0.5 s.
 
 *Nothing done*: the daemon has `on_down = "keep"`, and finds no `wg`. What isn't alive
 after {_LIMIT_S:g} s counts as {_LIMIT_S:g} s."""
@@ -245,7 +245,7 @@ def _chrony(world: World) -> None:
         )
 
 
-_SERVER = f"server {_CLIENT} minpoll 0 maxpoll 0 iburst"
+_SERVER = f"server {_CLIENT} minpoll -1 maxpoll -1 iburst"
 
 
 # --- trials ----------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -64,7 +63,6 @@ class Echo:
     """A connection that is used all the time: every 20 ms a few bytes go to the host and back."""
 
     def __init__(self, sock: socket.socket) -> None:
-        self.longest_s = 0.0
         self.count = 0
         self.error = ""
         self._sock, self._ended = sock, threading.Event()
@@ -74,12 +72,10 @@ class Echo:
     def _run(self) -> None:
         try:
             while not self._ended.wait(0.02):
-                start_s = time.monotonic()
                 self._sock.sendall(b"x" * 1000)
                 left = 1000
                 while left:
                     left -= len(self._sock.recv(left)) or left * 2
-                self.longest_s = max(self.longest_s, time.monotonic() - start_s)
                 self.count += 1
         except (OSError, ValueError) as error:
             self.error = repr(error)
@@ -162,7 +158,6 @@ def test_connections_survive_their_provider(lab_world: LabWorld) -> None:
         eventually(lambda: endpoints(world) == OURS | backup, what="a drained uplink is backup")
         for connection in connections:
             connection.works()
-            assert connection.longest_s < 1.5
         world.ifdefault("uplink", "isp-b", "down", check=True)
         eventually(lambda: endpoints(world) == OURS | backup, what="it works, and so it stays")
         state = host.python(read)

@@ -159,6 +159,27 @@ def test_clients_on_an_uplinks_own_network(world: World) -> None:
     assert set(world.misrouted().values()) == {0}
 
 
+def test_connections_of_the_hosts_own(lab_world: LabWorld) -> None:
+    """They go on by the other uplink, with and without what is announced to clients."""
+    world = lab_world("two")
+    world["host"].run("ip mptcp limits set subflows 2 add_addr_accepted 0".split())
+    for announce in ("false", "true"):
+        answers.configure(world, f"[mptcp]\nannounce = {announce}\noutgoing = true\n")
+        answers.apply(world)
+        with closing(Server(world, "client")), ExitStack() as stack:
+            clients = [
+                stack.enter_context(closing(Client(world, "host", target)))
+                for target in ("198.18.1.10", "2001:db8:f:1::10")
+            ]
+            for client in clients:
+                client.download()
+            spread(world, MptcpCount(2, 2, 2))
+            with injected(world, "blackhole", "isp-a"):
+                for client in clients:
+                    client.download()
+    assert set(world.misrouted().values()) == {0}
+
+
 def test_what_is_said(world: World) -> None:
     """Of what is announced, of the connections, and of a server that doesn't speak MPTCP."""
     wires = Wires(world)

@@ -54,7 +54,6 @@ CHOSEN = {
         "tests/net/test_kill_connections.py::test_connected_udp_sockets[IPv6]",
         "tests/net/test_kill_connections.py::test_flows_that_are_answered_to_a_dead_address[others1]",
         "tests/net/test_kill_connections.py::test_flows_by_their_mark",
-        "tests/net/test_mptcp_clients.py::test_what_is_said",
         "tests/net/test_many.py::test_a_host_with_thousands_of_addresses_and_lan_routes",
         "tests/net/test_tcp_stats.py::test_progress",
         "tests/net/test_tcp_stats.py::test_stalled",

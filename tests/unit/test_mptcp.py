@@ -129,6 +129,16 @@ def test_behind_a_nat_the_public_address_is_announced() -> None:
     ]
 
 
+def test_connections_of_the_hosts_own() -> None:
+    own = planned(config=replace(CONFIG, mptcp=MptcpConfig(outgoing=True)))
+    assert {(e.signal, e.subflow) for e in own.desired.endpoints} == {(False, True)}
+    assert announced(own) == [A4, A6, B4, B6]
+    both = planned(config=replace(CONFIG, mptcp=MptcpConfig(announce=True, outgoing=True)))
+    assert {(e.signal, e.subflow) for e in both.desired.endpoints} == {(True, True)}
+    [problem] = planned(config=own.config, facts=replace(HOST, mptcp=None)).lacks
+    assert problem.where == "mptcp.outgoing"
+
+
 def test_peers_are_told_of_ipv6_first() -> None:
     """Of every uplink's, before any IPv4: else some are never told that an address is gone."""
     first = planned(decide(candidates()))

@@ -156,6 +156,20 @@ def test_an_uplink_that_becomes_metered() -> None:
     assert returned(host) == BOTH
 
 
+def test_nothing_returns_to_an_uplink_that_has_not_answered() -> None:
+    seldom = replace(METERED.health, rounds_per_s=0.1)
+    at_once = (UPLINKS[0], replace(LTE, grace_s=0))
+    host = Host(config=replace(METERED, uplinks=at_once, health=seldom))
+    for dev in ("wan0", "wan1"):
+        host.black_hole(dev)
+    host.start().run(3.0)
+    assert returned(host) == []
+    for dev in ("wan0", "wan1"):
+        host.revive(dev)
+    host.run(60.0)
+    assert returned(host) == BOTH
+
+
 def test_a_restart_does_not_end_them_again() -> None:
     first = quiet()
     saved = first.controller.saved()

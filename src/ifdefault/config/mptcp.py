@@ -21,3 +21,8 @@ class MptcpKeys(Keys):
         strict=True,
         description="announce the uplinks' addresses to the peers of MPTCP connections",
     )
+    outgoing: bool = Field(
+        default=_MPTCP.outgoing,
+        strict=True,
+        description="have MPTCP connections of the host's own programs use all uplinks",
+    )

@@ -43,13 +43,15 @@ _MANAGERS = {
 def find_problems(prepared: Prepared) -> Iterator[Problem]:
     """Nothing where the kernel has no MPTCP, or it is switched off: the plan says so."""
     mptcp, config = prepared.facts.mptcp, prepared.config
-    if not config.mptcp.announce or mptcp is None or not mptcp.enabled:
+    if not config.mptcp.used or mptcp is None or not mptcp.enabled:
         return
     addresses = {a.address for uplink in prepared.uplinks for a in uplink.addresses}
     public = {address for uplink in config.uplinks for address in uplink.public}
     yield from _user_space()
-    yield from _private(prepared)
     yield from _foreign(mptcp.endpoints, addresses | public)
+    if not config.mptcp.announce:
+        return
+    yield from _private(prepared)
     if nft.has_rights():  # others don't see which listeners speak it
         yield from _plain_servers(addresses, _own_ports(config))
 

@@ -1,7 +1,7 @@
 """The peers of WireGuard's tunnels, of the kernel's and of wireguard-go's, by wg(8).
 
-Rules: wg knows both, and is the only program needed. Private keys are never read (`wg show … dump`
-prints them). Every call has an end.
+Rules: wg knows both, and is the only program needed. It prints secret keys as well, which are
+dropped at once. Every call has an end.
 """
 
 from __future__ import annotations
@@ -60,29 +60,24 @@ def _socket(tunnel: str) -> Path:
 
 def peers(tunnel: str) -> tuple[Peer, ...]:
     """Its peers that have an endpoint. OSError if wg can't be run or hangs."""
-    own_port, mark = (_number(_show(tunnel, what).strip()) for what in ("listen-port", "fwmark"))
-    keepalives, handshakes, allowed = (
-        _of_peers(tunnel, what)
-        for what in ("persistent-keepalive", "latest-handshakes", "allowed-ips")
+    own, *rows = (line.split("\t") for line in _run(["show", tunnel, "dump"]).splitlines())
+    own_port, mark = map(_number, own[2:4])
+    return tuple(
+        Peer(
+            tunnel,
+            key,
+            address.strip("[]"),
+            int(port),
+            _number(keepalive),
+            _number(handshake),
+            tuple(allowed.split(",")),
+            own_port,
+            mark,
+        )
+        for key, _, endpoint, allowed, handshake, _, _, keepalive in rows
+        for address, colon, port in (endpoint.rpartition(":"),)
+        if colon
     )
-    found = []
-    for key, endpoint in _of_peers(tunnel, "endpoints").items():
-        address, colon, port = endpoint.rpartition(":")
-        if colon:
-            found.append(
-                Peer(
-                    tunnel,
-                    key,
-                    address.strip("[]"),
-                    int(port),
-                    _number(keepalives.get(key)),
-                    _number(handshakes.get(key)),
-                    tuple(allowed.get(key, "").split()),
-                    own_port,
-                    mark,
-                )
-            )
-    return tuple(found)
 
 
 def set_anew(peer: Peer, *, greet: bool) -> list[str]:
@@ -108,18 +103,8 @@ def change(tunnel: str, changes: Sequence[list[str]]) -> None:
         _run(["set", tunnel, *(argument for one in some for argument in one)])
 
 
-def _of_peers(tunnel: str, what: str) -> dict[str, str]:
-    """By key. (`wg show all` omits the tunnel of all but its first peer.)"""
-    rows = (line.partition("\t") for line in _show(tunnel, what).splitlines())
-    return {key: value for key, _, value in rows}
-
-
-def _show(tunnel: str, what: str) -> str:
-    return _run(["show", tunnel, what])
-
-
-def _number(text: str | None) -> int:
-    return 0 if text in (None, "off", "(none)") else int(str(text), 0)
+def _number(text: str) -> int:
+    return 0 if text == "off" else int(text, 0)
 
 
 def _run(arguments: Sequence[str]) -> str:

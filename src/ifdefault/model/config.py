@@ -207,6 +207,11 @@ class MptcpConfig:
     """The `[mptcp]` of the config."""
 
     announce: bool = False  # the uplinks' addresses, to the peers of MPTCP connections
+    outgoing: bool = False  # the host's own MPTCP connections use all uplinks
+
+    @property
+    def used(self) -> bool:
+        return self.announce or self.outgoing
 
 
 @dataclass(frozen=True, slots=True)

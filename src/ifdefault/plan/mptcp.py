@@ -9,9 +9,10 @@ mark the subflows there. Others' endpoints are left alone, and have precedence.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from ifdefault.model.address import family_of, is_private
-from ifdefault.model.config import FAMILIES, Config, Family
+from ifdefault.model.config import FAMILIES, Config, Family, MptcpConfig
 from ifdefault.model.dns import DISCOVER
 from ifdefault.model.errors import Problem
 from ifdefault.model.health import Decision
@@ -51,7 +52,7 @@ def endpoints(
     foreign = [e for e in state.endpoints if not e.ours and not e.implicit]
     taken = {endpoint.address for endpoint in foreign if not endpoint.port}
     wanted: list[Endpoint] = []
-    for endpoint in _of_all(_public(config, discovered), uplinks, decision):
+    for endpoint in _of_all(config, _public(config, discovered), uplinks, decision):
         if endpoint.address not in taken:
             taken.add(endpoint.address)  # uplinks may share an address
             wanted.append(endpoint)
@@ -65,21 +66,21 @@ def endpoints(
 
 def lacks(config: Config, facts: Facts) -> Iterator[Problem]:
     """A warning where MPTCP isn't possible; everything else works."""
-    if not config.mptcp.announce:
+    if not config.mptcp.used:
         return
+    where = "mptcp.announce" if config.mptcp.announce else "mptcp.outgoing"
     if facts.mptcp is None:
-        what = "the kernel has no MPTCP; no addresses are announced"
-        remedy = "use a kernel with CONFIG_MPTCP"
-        yield Problem("mptcp.announce", what, remedy, warning=True)
+        what = "the kernel has no MPTCP; connections end with their uplink"
+        yield Problem(where, what, "use a kernel with CONFIG_MPTCP", warning=True)
     elif not facts.mptcp.enabled:
-        what = "MPTCP is switched off (net.mptcp.enabled=0); no addresses are announced"
-        yield Problem("mptcp.announce", what, "sysctl -w net.mptcp.enabled=1", warning=True)
+        what = "MPTCP is switched off (net.mptcp.enabled=0); connections end with their uplink"
+        yield Problem(where, what, "sysctl -w net.mptcp.enabled=1", warning=True)
 
 
 def _state(config: Config, facts: Facts) -> MptcpState | None:
-    """The kernel's, if addresses are to be announced and it can."""
+    """The kernel's, if MPTCP is to be used and it can."""
     state = facts.mptcp
-    return state if config.mptcp.announce and state is not None and state.enabled else None
+    return state if config.mptcp.used and state is not None and state.enabled else None
 
 
 def _public(config: Config, discovered: Discovered) -> dict[tuple[str, Family], str]:
@@ -94,7 +95,10 @@ def _public(config: Config, discovered: Discovered) -> dict[tuple[str, Family], 
 
 
 def _of_all(
-    public: Mapping[tuple[str, Family], str], uplinks: Sequence[Uplink], decision: Decision
+    config: Config,
+    public: Mapping[tuple[str, Family], str],
+    uplinks: Sequence[Uplink],
+    decision: Decision,
 ) -> list[Endpoint]:
     """Of every uplink that works, the best first."""
     found: list[tuple[bool, int, Endpoint]] = []
@@ -109,18 +113,17 @@ def _of_all(
                 continue
             backup = name in second or (bool(ranks) and uplink.rank > min(ranks))
             seen = public.get((name, family), own)
-            some = _of_uplink(uplink.number, family, own, seen, backup=backup)
-            found += [(backup, place, endpoint) for endpoint in some]
+            some = _of_uplink(config.mptcp, uplink.number, family, own, seen)
+            found += [(backup, place, replace(endpoint, backup=backup)) for endpoint in some]
     found.sort(key=lambda row: row[:2])
     return [endpoint for _, _, endpoint in found]
 
 
 def _of_uplink(
-    number: int, family: Family, own: str, seen: str, *, backup: bool
+    config: MptcpConfig, number: int, family: Family, own: str, seen: str
 ) -> Iterator[Endpoint]:
-    outside = bool(seen) and not is_private(seen)
-    signal = outside and seen == own
-    yield Endpoint(endpoint_id(number, family), own, signal=signal, backup=backup)
-    if outside and seen != own:
-        id_ = endpoint_id(number, family, public=True)
-        yield Endpoint(id_, seen, signal=True, backup=backup)
+    announced = config.announce and bool(seen) and not is_private(seen)
+    signal = announced and seen == own
+    yield Endpoint(endpoint_id(number, family), own, signal=signal, subflow=config.outgoing)
+    if announced and seen != own:
+        yield Endpoint(endpoint_id(number, family, public=True), seen, signal=True)

@@ -18,7 +18,7 @@ from ifdefault.daemon.event_log import SAVED, EventLog
 from ifdefault.health import path
 from ifdefault.host import state_file
 from ifdefault.host.routers import RoutersSeen
-from ifdefault.host.saved_state import DISCOVERED, STATE, TABLES
+from ifdefault.host.saved_state import DISCOVERED, LIMITS, STATE, TABLES, SavedState
 from ifdefault.host.state_file import StateFile, Unusable
 from ifdefault.host.store import Store
 from ifdefault.ipc import codec
@@ -55,8 +55,11 @@ def one(data: bytes) -> None:
         again = codec.decoder(file.kind)(codec.read(codec.write(codec.encoder(file.kind)(value))))
         assert repr(again) == repr(value)  # as text, since NaN equals nothing
     if file is STATE:
-        state = State(**{name: getattr(value, name) for name in State.__dataclass_fields__})
-        prepare_down(Observation(FACTS, state))
+        saved = {name: getattr(value, name) for name in SavedState.__dataclass_fields__}
+        del saved["network"]
+        prepare_down(Observation(FACTS, State(**saved)))
+    elif file is LIMITS:
+        prepare_down(Observation(FACTS, State(limits=value)))
     elif file is TABLES:
         prepare_down(Observation(FACTS, State(), value))
     elif file is SAVED:

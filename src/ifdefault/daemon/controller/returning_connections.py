@@ -3,16 +3,16 @@
     it is usable ─> Publish ─> Converge ─> Applied ─> grace ─> ReturnConnections
 
 Rules: better than an uplink is one that precedes it and has a lower rank, or that is no standby
-while it is one; of equal ranks none is. The grace begins when the kernel is as decided; a new
-failure cancels it, and so does `down`. Connections end at most once for each return of a better
-uplink, also if the daemon is started anew, since a program that has bound its sockets to the
-uplink's address can't be told apart. None ends on an uplink that is down (see `stale_connections`)
-or drained.
+while it is one; of equal ranks none is, nor one that hasn't answered since the daemon started. The
+grace begins when the kernel is as decided; a new failure cancels it, and so does `down`.
+Connections end at most once for each return of a better uplink, also if the daemon is started
+anew, since a program that has bound its sockets to the uplink's address can't be told apart. None
+ends on an uplink that is down (see `stale_connections`) or drained.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from math import inf
 
 from ifdefault.daemon.controller.effects import ReturnConnections
@@ -47,7 +47,8 @@ class ReturningConnections:
         was, state.returned = state.returned, {}
         for setting, family in _ending(state):
             key = setting.name, family
-            better = _better(state, decision, setting, family)
+            usable = [n for n in decision.usable_in(family) if paths.get((n, family)) != "unproven"]
+            better = _better(state, decision, usable, setting, family)
             known = tuple(name for name in better if name in was.get(key, ()))
             if known == better or not self._may_carry(setting, paths.get(key)):
                 state.returned[key] = known
@@ -78,7 +79,11 @@ def _ending(state: State) -> Iterator[tuple[UplinkConfig, Family]]:
 
 
 def _better(
-    state: State, decision: Decision, setting: UplinkConfig, family: Family
+    state: State,
+    decision: Decision,
+    usable: Sequence[str],
+    setting: UplinkConfig,
+    family: Family,
 ) -> tuple[str, ...]:
     """The usable uplinks that are better than this one."""
     standby = dict(decision.standby)
@@ -91,7 +96,7 @@ def _better(
     return tuple(
         name
         for name in preceding
-        if name in decision.usable_in(family) and (name in standby, ranks.get(name, 0)) < mine
+        if name in usable and (name in standby, ranks.get(name, 0)) < mine
     )
 
 

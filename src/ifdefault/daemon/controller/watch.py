@@ -32,7 +32,7 @@ class Watcher:
         ended = any(path not in ("up", "unproven") for path, _ in paths.states().values())
         read = tuple(sorted(tables_read(state.config, facts)))
         watch = Watch(interfaces, read, on_link=not_beyond(facts, interfaces), ended=ended)
-        announces = prepared.config.mptcp.announce
+        uses_mptcp = prepared.config.mptcp.used
         if not state.held:
             watch = Watch(
                 interfaces,
@@ -41,7 +41,7 @@ class Watcher:
                 udp_servers=facts.wildcard_udp if auto else None,
                 groups=prepared.observation.groups,
                 runs=tuple(prepared.observation.state.runs),
-                mptcp=facts.mptcp.lasting if facts.mptcp and announces else None,
+                mptcp=facts.mptcp.lasting if facts.mptcp and uses_mptcp else None,
                 on_link=watch.on_link,
                 ended=ended,
             )
