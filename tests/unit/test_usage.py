@@ -180,6 +180,17 @@ def test_a_greater_budget_makes_it_usable_again() -> None:
     assert lte.news == [("info", "lte: its budget is now 200 MB; the uplink is used again")]
 
 
+def test_a_reload_without_a_budget_ends_it() -> None:
+    lte = Metered(on_budget="down").start()
+    lte.count(LIMIT)
+    assert lte.primary == "isp-a"
+    free = (lte.config.uplinks[0], replace(lte.config.uplinks[1], budget_bytes=0))
+    lte.host.receive(e.ReloadRequested(1, replace(lte.config, uplinks=free)))
+    lte.host.run(5.0)
+    status = lte.host.controller.status(lte.host.now)
+    assert (lte.primary, status.usage) == ("lte", ())
+
+
 def test_a_clock_that_is_set_over_the_reset_day_and_back_loses_nothing() -> None:
     lte = Metered(on_budget="standby").start()
     lte.count(30 * MB)

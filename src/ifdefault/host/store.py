@@ -63,10 +63,11 @@ class Store:
     # --- state and tables -----------------------------------------------------------------
 
     def load(self) -> State:
-        if (saved := self.read(STATE)) is None:
+        saved, limits = self.read(STATE), self.read(LIMITS) or {}
+        if saved is None:
             self._last = None
-            return State()
-        values = asdict(saved) | {"limits": self.read(LIMITS) or {}}
+            return State(limits=limits)
+        values = asdict(saved) | {"limits": limits}
         del values["network"]
         if saved.network != network_id():
             values["links"] = {}  # indexes of a host that was restarted mean nothing
