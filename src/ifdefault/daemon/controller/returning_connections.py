@@ -47,7 +47,11 @@ class ReturningConnections:
         was, state.returned = state.returned, {}
         for setting, family in _ending(state):
             key = setting.name, family
-            usable = [n for n in decision.usable_in(family) if paths.get((n, family)) != "unproven"]
+            usable = [
+                name
+                for name in decision.usable_in(family)
+                if paths.get((name, family)) != "unproven" or state.forced.get(name) == "up"
+            ]
             better = _better(state, decision, usable, setting, family)
             known = tuple(name for name in better if name in was.get(key, ()))
             if known == better or not self._may_carry(setting, paths.get(key)):
