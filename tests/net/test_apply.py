@@ -31,6 +31,7 @@ from ifdefault.lab.world import World
 from ifdefault.model.config import Config
 from ifdefault.model.errors import KernelError
 from ifdefault.model.kernel import Operation
+from ifdefault.model.mptcp import PutEndpoint
 from tests.net.conftest import LabWorld
 from tests.net.kernelstate import apply, differences, down, operations_left, read_state
 
@@ -132,6 +133,23 @@ def test_what_the_kernel_refuses_is_named_and_undone(lab_world: LabWorld) -> Non
     assert "(EINVAL)" in refused
     assert undone == "ifdefault: all changes were undone"
     assert differences(before, read_state(world["host"])) == []
+
+
+def test_what_mptcp_is_refused_prevents_nothing(lab_world: LabWorld) -> None:
+    """Somebody else adds the endpoints at the same time."""
+    world = lab_world("two")
+    world.config.write_text(f"{world.topology.config}[mptcp]\nannounce = true\n")
+
+    def forestall(operation: Operation) -> None:
+        if isinstance(operation, PutEndpoint):
+            command = ["ip", "mptcp", "endpoint", "add", operation.endpoint.address, "signal"]
+            subprocess.run(command, check=True)
+
+    apply(world, before=forestall)
+    done = world.ifdefault("plan", "--detailed-exitcode")
+    assert (done.returncode, done.stdout) == (0, "")
+    listed = world["host"].run(["ip", "mptcp", "endpoint"]).stdout.splitlines()
+    assert sorted(int(line.split()[2]) for line in listed) == [1, 2, 3, 4], "none is ours"
 
 
 @pytest.mark.parametrize("going", ["link del wan1", "link set wan1 down"])

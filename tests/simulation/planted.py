@@ -168,10 +168,14 @@ def returns_while_failing(patch: pytest.MonkeyPatch) -> None:
     better, last = returning_connections._better, dict[tuple[str, Family], tuple[str, ...]]()
 
     def remembering(
-        state: State, decision: Decision, setting: UplinkConfig, family: Family
+        state: State,
+        decision: Decision,
+        usable: Sequence[str],
+        setting: UplinkConfig,
+        family: Family,
     ) -> tuple[str, ...]:
         key = setting.name, family
-        last[key] = better(state, decision, setting, family) or last.get(key, ())
+        last[key] = better(state, decision, usable, setting, family) or last.get(key, ())
         return last[key]
 
     patch.setattr(returning_connections, "_better", remembering)

@@ -98,3 +98,14 @@ def test_a_reload_without_capacities_ends_it() -> None:
     host.run(1)
     assert published(host)[0] == {"isp-a": 1, "isp-b": 2}
     assert host.controller.status(host.now).lines == ()
+
+
+def test_an_event_that_only_tells_the_time_ends_nothing() -> None:
+    """The engine sends one before a reload."""
+    host, bits = Host(config=BALANCED).start(), [0.0]
+    carry(host, 25, 97, bits)
+    before = published(host)[0]
+    host.receive(e.TrafficCounted(host.now, host.now))
+    host.receive(e.ReloadRequested(1, BALANCED))
+    host.run(1)
+    assert published(host)[0] == before == {"isp-a": 1, "isp-b": 16}

@@ -112,6 +112,7 @@ def test_nothing_ends_while_held() -> None:
     host.receive(e.DownRequested(1))
     host.run(GRACE_S)
     assert returned(host) == []
+    assert host.controller.status(host.now).graces == ()
 
 
 def test_the_metered_one_fails_meanwhile() -> None:

@@ -278,5 +278,5 @@ def test_what_is_used_of_budgets_and_who_stands_by() -> None:
         "sat: 950 kB until 1 December, metered, standby",
         "night: outside its hours, standby",
     ]
-    assert [daemon.is_spent(name) for name in ("lte", "gone")] == [False, True]
-    assert not replace(daemon, forced={"gone": "up"}).is_spent("gone")
+    assert [daemon.is_down_by_budget(name) for name in ("lte", "gone")] == [False, True]
+    assert not replace(daemon, forced={"gone": "up"}).is_down_by_budget("gone")

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from ifdefault.host import store as module
+from ifdefault.host.saved_state import STATE
 from ifdefault.host.store import GUARD, LOCK, Store
 from ifdefault.model.errors import LockError
 from ifdefault.model.host import State
@@ -43,6 +44,14 @@ def test_indexes_of_interfaces_end_with_their_network(
     assert again.load() == State(groups={"wan0": (0, 171)})
     again.save(state)  # though it looks like what is on the disk
     assert Store(tmp_path).load() == state
+
+
+def test_the_limits_of_mptcp_outlive_the_state(tmp_path: Path) -> None:
+    limits: dict[str, tuple[int, ...]] = {"subflows": (4, 8)}
+    Store(tmp_path).save(State(groups={"wan0": (0, 171)}, limits=limits))
+    for name in (STATE.name, STATE.copy):
+        (tmp_path / name).unlink()
+    assert Store(tmp_path).load() == State(limits=limits)
 
 
 def test_who_holds_the_lock_is_named(tmp_path: Path) -> None:

@@ -180,6 +180,17 @@ def test_a_greater_budget_makes_it_usable_again() -> None:
     assert lte.news == [("info", "lte: its budget is now 200 MB; the uplink is used again")]
 
 
+def test_a_reload_without_a_budget_ends_it() -> None:
+    lte = Metered(on_budget="down").start()
+    lte.count(LIMIT)
+    assert lte.primary == "isp-a"
+    free = (lte.config.uplinks[0], replace(lte.config.uplinks[1], budget_bytes=0))
+    lte.host.receive(e.ReloadRequested(1, replace(lte.config, uplinks=free)))
+    lte.host.run(5.0)
+    status = lte.host.controller.status(lte.host.now)
+    assert (lte.primary, status.usage) == ("lte", ())
+
+
 def test_a_clock_that_is_set_over_the_reset_day_and_back_loses_nothing() -> None:
     lte = Metered(on_budget="standby").start()
     lte.count(30 * MB)
@@ -271,13 +282,3 @@ def test_a_standby_is_probed_sparsely_and_verified_once_it_is_needed() -> None:
     host.run(60.0)
     sent = [probe for probe in host.every(f.SendProbe) if probe.source is not None]
     assert sum(p.source.dev == "wan1" for p in sent if p.source) > 100  # it may be the first back
-
-
-def test_a_reload_that_takes_the_budget_away_takes_it_from_the_status() -> None:
-    lte = Metered().start()
-    lte.count(9 * MB)
-    isp_a, spent = lte.config.uplinks
-    without = replace(lte.config, uplinks=(isp_a, replace(spent, budget_bytes=0)))
-    lte.host.receive(e.ReloadRequested(1, without))
-    lte.host.run(5.0)  # nothing is counted any more
-    assert lte.host.controller.status(lte.host.now).usage == ()

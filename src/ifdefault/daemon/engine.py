@@ -239,15 +239,11 @@ class Engine:
             self.receive(e.KernelChanged(tuple(changes)))
 
     async def _read_tcp_stats(self) -> None:
-        """Read the statistics of the host's own TCP connections, and the uplinks' traffic."""
+        """Read the statistics of the host's own TCP connections."""
         monitor, problem = self._performers.monitor, ""
         while True:
-            now = time.monotonic()
             try:
-                traffic = monitor.look(now)
-                uplinks = self._controller.state.uplinks
-                monitor.measure(now, {u.name: u.interface for u in uplinks})
-                counted = monitor.count(now, self._controller.state.config)
+                traffic = monitor.look(time.monotonic())
             except OSError as error:  # a kernel without sock_diag, or short of memory
                 before, problem = problem, f"can't read TCP statistics: {reason(error)}"
                 if problem != before:
@@ -255,15 +251,14 @@ class Engine:
                 await asyncio.sleep(_TCP_RETRY_S)
                 continue
             problem = ""
-            for event in (traffic, counted):
-                if event is not None:
-                    self.receive(event)
+            if traffic is not None:
+                self.receive(traffic)
             await asyncio.sleep(max(0.0, monitor.next_s - time.monotonic()))
 
     async def _poll(self) -> None:
-        """Poll what the kernel sends no notification of, have names resolved, and feed systemd's
-        watchdog as long as the frontend answers."""
-        performers, save_s = self._performers, 0.0
+        """Poll what the kernel sends no notification of, count bytes, have names resolved, and feed
+        systemd's watchdog as long as the frontend answers."""
+        performers, state, save_s = self._performers, self._controller.state, 0.0
         while True:
             await asyncio.sleep(_POLL_S)
             for change in performers.silent.look():
@@ -271,7 +266,9 @@ class Engine:
             performers.refresh_names()
             now = time.monotonic()
             performers.dns_server.look(now)
-            performers.drains.look(now, self._controller.state)
+            performers.drains.look(now, state)
+            if counts := performers.monitor.poll(now, state.config, state.uplinks):
+                self.receive(counts)
             if now >= save_s:
                 save_s = now + _SAVE_S
                 self._store.write_again()

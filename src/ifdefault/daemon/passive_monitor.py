@@ -1,18 +1,19 @@
 """Passive monitoring: statistics of the host's own TCP connections, and the traffic of links.
 
 Rules: the statistics are passed on as TrafficSeen, the bytes of links as TrafficCounted; the
-controller decides what they mean. Reading takes at most 1/50 of a CPU core: where it takes longer,
-it is done less often.
+controller decides what they mean. Reading the statistics takes at most 1/50 of a CPU core: where it
+takes longer, it is done less often. Bytes are counted also where there are no statistics.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 
 from ifdefault.daemon.controller.effects import Watch
 from ifdefault.daemon.controller.events import TrafficCounted, TrafficSeen
-from ifdefault.kernel.link_stats import LinkStatsReader
+from ifdefault.kernel.link_stats import LinkStats, LinkStatsReader
 from ifdefault.kernel.tcp_stats import TcpMonitor
 from ifdefault.model.config import Config, UplinkConfig
 from ifdefault.model.health import LinkCounter
@@ -41,6 +42,10 @@ class PassiveMonitor:
         self._counted_s = -_COUNT_S
         self.rates: dict[str, tuple[float, float]] = {}  # uplink: bit/s in, out
 
+    def close(self) -> None:
+        self._tcp.close()
+        self._counters.close()
+
     def update(self, watch: Watch) -> None:
         self._ended = watch.ended
         if watch.on_link != self._on_link:
@@ -58,6 +63,13 @@ class PassiveMonitor:
     def next_s(self) -> float:
         """When to call `look` again."""
         return self._looked_s + max(_LOOK_S, _COST_SHARE * self._tcp.cost_s)
+
+    def poll(self, now: float, config: Config, uplinks: Iterable[Uplink]) -> TrafficCounted | None:
+        """Measure rates and count bytes, as far as it is time for it."""
+        with suppress(OSError):  # out of memory or files: try again soon
+            self.measure(now, {uplink.name: uplink.interface for uplink in uplinks})
+            return self.count(now, config)
+        return None
 
     def measure(self, now: float, interfaces: Mapping[str, str]) -> None:
         """Update `rates`; `interfaces` maps uplinks to their interfaces."""
@@ -77,7 +89,7 @@ class PassiveMonitor:
 
     def count(self, now: float, config: Config) -> TrafficCounted | None:
         """The bytes of all uplinks and the time, once a second, if the config needs them."""
-        if now < self._counted_s + _COUNT_S or not any(map(_is_counted, config.uplinks)):
+        if now < self._counted_s + _COUNT_S or not any(map(_needs_counters, config.uplinks)):
             return None
         self._counted_s = now
         read = self._read_bytes(now, {uplink.interface for uplink in config.uplinks}, at_most_s=0.0)
@@ -111,7 +123,9 @@ class PassiveMonitor:
     ) -> dict[str, tuple[int, int]]:
         """In and out, by interface; at most so old."""
         if now >= self._read_s + at_most_s:
-            read = self._counters.read()
+            read: dict[str, LinkStats] = {}
+            with suppress(OSError):
+                read = self._counters.read()
             if read.keys() != interfaces:  # the config changed, or a link was created again
                 self._counters.close()
                 self._counters = LinkStatsReader(interfaces)
@@ -129,5 +143,5 @@ def counted(counters: tuple[LinkCounter, ...] = ()) -> TrafficCounted:
     return TrafficCounted(at_s, local_s, counters, time.clock_gettime(time.CLOCK_BOOTTIME))
 
 
-def _is_counted(uplink: UplinkConfig) -> bool:
-    return bool(uplink.budget_bytes or uplink.hours or uplink.metered or uplink.capacity)
+def _needs_counters(uplink: UplinkConfig) -> bool:
+    return bool(uplink.is_counted or uplink.hours or uplink.capacity)

@@ -11,9 +11,8 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
-from pathlib import Path
 
-from ifdefault.kernel import nft, sockdiag, socket_owners
+from ifdefault.kernel import nft, sockdiag, socket_owners, sysctl
 from ifdefault.model.address import family_of
 from ifdefault.model.config import Config
 from ifdefault.model.dns import DISCOVER
@@ -26,7 +25,6 @@ _WILDCARDS = {4: "0.0.0.0", 6: "::"}
 _UNIT = re.compile(rb"^0::.*/([^/]+)\.service$", re.MULTILINE)  # cgroups(7), /proc/PID/cgroup
 _GO = b"\4\0\0\0Go\0\0"  # the type and the name of the note .note.go.buildid
 _HEAD_BYTES = 4096  # the linker of Go puts it before the code
-_PATH_MANAGER = Path("/proc/sys/net/mptcp/pm_type")
 SYSTEMD = "systemd"  # it listens for services that have a unit of the kind socket
 # How a server is told to speak it, by the name of its process.
 _OPTIONS = {
@@ -60,11 +58,10 @@ def find_problems(prepared: Prepared) -> Iterator[Problem]:
 
 def _user_space() -> Iterator[Problem]:
     """A path manager in user space decides for each connection, and endpoints don't count."""
-    with suppress(OSError):
-        if _PATH_MANAGER.read_text("ascii", "replace").strip() == "1":
-            what = "is 1, so that programs manage the addresses of MPTCP, and endpoints don't count"
-            remedy = "`sysctl -w net.mptcp.pm_type=0`"
-            yield Problem("sysctl net.mptcp.pm_type", what, remedy, warning=True)
+    if sysctl.read("net/mptcp/pm_type") == "1":
+        what = "is 1, so that programs manage the addresses of MPTCP, and endpoints don't count"
+        remedy = "`sysctl -w net.mptcp.pm_type=0`"
+        yield Problem("sysctl net.mptcp.pm_type", what, remedy, warning=True)
 
 
 def _private(prepared: Prepared) -> Iterator[Problem]:

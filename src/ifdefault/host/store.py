@@ -13,7 +13,7 @@ import fcntl
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from copy import deepcopy
@@ -63,10 +63,11 @@ class Store:
     # --- state and tables -----------------------------------------------------------------
 
     def load(self) -> State:
-        if (saved := self.read(STATE)) is None:
+        saved, limits = self.read(STATE), self.read(LIMITS) or {}
+        if saved is None:
             self._last = None
-            return State()
-        values = asdict(saved) | {"limits": self.read(LIMITS) or {}}
+            return State(limits=limits)
+        values = asdict(saved) | {"limits": limits}
         del values["network"]
         if saved.network != network_id():
             values["links"] = {}  # indexes of a host that was restarted mean nothing
@@ -239,6 +240,11 @@ class Store:
             self._news.append(problem)
 
     # --- what there is to report ----------------------------------------------------------
+
+    def tell(self, problems: Iterable[Problem]) -> None:
+        """Add to the news what the user should know."""
+        with self._mutex:
+            self._news += problems
 
     def take_news(self) -> tuple[Problem, ...]:
         """What happened to files since this was asked last."""

@@ -39,7 +39,7 @@ from ifdefault.model.kernel import (
     SetSysctl,
     Uplink,
 )
-from ifdefault.model.mptcp import PutEndpoint, uplink_number
+from ifdefault.model.mptcp import DeleteEndpoint, PutEndpoint, SetMptcpLimit, uplink_number
 from ifdefault.plan import prepare as planning
 from ifdefault.plan import self_check
 from ifdefault.plan.describe import describe
@@ -51,6 +51,7 @@ from ifdefault.plan.scope import of_return, of_state, scope
 
 Before = Callable[[Operation], None]
 _ATTEMPTS = 3
+_OPTIONAL = (SetMptcpLimit, PutEndpoint, DeleteEndpoint)
 
 
 def _ignore(_: Operation) -> None:
@@ -158,7 +159,7 @@ def _network(facts: Facts) -> tuple[object, ...]:
 
 def commit(prepared: Prepared, store: Store, before: Before = _ignore) -> Outcome:
     """Perform the prepared operations and verify them, or undo them and raise. The caller holds the
-    store's lock."""
+    store's lock. What MPTCP is refused is told and left out: everything else works without it."""
     errors = [p for p in prepared.problems if p.blocks and not p.warning]
     if errors:
         raise HostError(*errors)
@@ -170,10 +171,10 @@ def commit(prepared: Prepared, store: Store, before: Before = _ignore) -> Outcom
     was = dict(ask(prepared.questions, prepared.facts))
     store.save(prepared.state)
     try:
-        ports = _perform(prepared, before)
+        ports, refused = _perform(prepared, before)
         facts = read_facts(scope(prepared.config, prepared.state, strays=True))
         left = diff(facts, prepared.desired, record_tables(facts, prepared.desired))
-        if left:
+        if left := tuple(op for op in left if not isinstance(op, _OPTIONAL)):
             raise KernelError(_difference(left))
         answers = ask(prepared.questions, facts)
         if lost := _lost(prepared, facts, was, answers):
@@ -183,7 +184,8 @@ def commit(prepared: Prepared, store: Store, before: Before = _ignore) -> Outcom
     except BaseException:  # Ctrl-C, or a fault of our own
         return_to(came_from, links, store)
         raise
-    return Outcome(_record(prepared, store, facts, answers), (), ports)
+    store.tell(replace(problem, warning=True) for problem in refused)
+    return Outcome(_record(prepared, store, facts, answers), refused, ports)
 
 
 def _lost(
@@ -233,12 +235,18 @@ def _record(prepared: Prepared, store: Store, facts: Facts, answers: Answers) ->
     return replace(prepared.observation, facts=facts, state=state, loaded=loaded, answers=answers)
 
 
-def _perform(prepared: Prepared, before: Before) -> frozenset[int]:
+def _perform(prepared: Prepared, before: Before) -> tuple[frozenset[int], tuple[Problem, ...]]:
+    refused: list[Problem] = []
     with Performer(indexes(prepared.facts)) as performer:
         for operation in prepared.operations:
             before(operation)
-            _perform_one(performer, operation, _key(operation, prepared.uplinks))
-    return performer.ports
+            try:
+                _perform_one(performer, operation, _key(operation, prepared.uplinks))
+            except KernelError as error:
+                if not isinstance(operation, _OPTIONAL):
+                    raise
+                refused += error.problems
+    return performer.ports, tuple(refused)
 
 
 def _perform_one(performer: Performer, operation: Operation, key: str = "") -> None:

@@ -10,7 +10,7 @@ those that it lists are compared with everything.
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -19,7 +19,6 @@ from ifdefault.kernel.netlink import Netlink
 from ifdefault.kernel.socket_filter import Prefixes
 from ifdefault.kernel.uapi import inet_diag as diag
 from ifdefault.kernel.uapi.netlink import NETLINK_SOCK_DIAG
-from ifdefault.model.config import FAMILIES
 
 End = tuple[int, bytes]  # local port and address
 Socket = tuple[int, bytes]  # protocol, and its message of sock_diag
@@ -98,8 +97,9 @@ def outgoing_sockets(
     tcp = [(socket.IPPROTO_TCP, m) for m in connected if is_outgoing(m, servers)]
     servers = {_end(message) for message in _udp(netlink, diag.TCP_CLOSE)}
     connected = _udp(netlink, diag.TCP_ESTABLISHED, program(servers))
-    movable = [m for m in connected if is_outgoing(m, servers) and _may_move(m)]
-    return tcp + [(socket.IPPROTO_UDP, m) for m in movable]
+    ports = _ephemeral_ports()
+    udp = [m for m in connected if is_outgoing(m, servers) and _may_move(m, ports)]
+    return tcp + [(socket.IPPROTO_UDP, m) for m in udp]
 
 
 def destroy(netlink: Netlink, sockets: Sequence[Socket]) -> tuple[int, int]:
@@ -119,16 +119,20 @@ def _tcp(netlink: Netlink, states: Sequence[int], program: bytes = b"") -> list[
 
 
 def _udp(netlink: Netlink, state: int, program: bytes = b"") -> list[bytes]:
-    queries = [sockdiag.query_udp(family, state, program) for family in FAMILIES]
-    return [m for query in queries for m in netlink.dump(diag.SOCK_DIAG_BY_FAMILY, query)]
+    return [*sockdiag.listed(netlink, socket.IPPROTO_UDP, state, program)]
 
 
-def _may_move(message: bytes) -> bool:
+def _ephemeral_ports() -> range:
+    """The ports that the kernel chooses."""
+    first, _, last = (sysctl.read(_EPHEMERAL) or "0 65535").partition(" ")
+    return range(int(first), int(last) + 1)
+
+
+def _may_move(message: bytes, ephemeral: Container[int]) -> bool:
     """Whether a UDP socket is neither bound to an interface nor to a port of its program's choice:
     DHCP clients and tunnels of the kernel (L2TP, FOU) are, and keep to their address."""
-    first, _, last = (sysctl.read(_EPHEMERAL) or "").partition(" ")
-    chosen = not first or int(first) <= sockdiag.local_port(message) <= int(last)
-    return chosen and not sockdiag.is_bound_to_interface(message)
+    is_bound = sockdiag.is_bound_to_interface(message)
+    return not is_bound and sockdiag.local_port(message) in ephemeral
 
 
 def _end(message: bytes) -> End:

@@ -1,7 +1,7 @@
 """Read and change MPTCP's endpoints and limits (linux/mptcp_pm.h).
 
-Rules: as `kernel.netlink`. A kernel without MPTCP is no error of reading. What only root may read
-counts as absent.
+Rules: as `kernel.netlink`. A kernel without MPTCP is no error of reading, for which nobody needs to
+be root; what a kernel may refuse all the same counts as absent.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from ifdefault.model.mptcp import (
     SetMptcpLimit,
 )
 
+_ENABLED = "net/mptcp/enabled"  # in every kernel that has MPTCP
 _FLAGS = {
     "signal": uapi.MPTCP_PM_ADDR_FLAG_SIGNAL,
     "subflow": uapi.MPTCP_PM_ADDR_FLAG_SUBFLOW,
@@ -59,7 +60,7 @@ class Mptcp:
         self._netlink.close()
 
     def read(self) -> MptcpState:
-        enabled = sysctl.read("net/mptcp/enabled") != "0"
+        enabled = sysctl.read(_ENABLED) != "0"
         try:
             objects = self._netlink.dump(uapi.MPTCP_PM_CMD_GET_ADDR)
             reply = self._netlink.ask(uapi.MPTCP_PM_CMD_GET_LIMITS)
@@ -93,7 +94,10 @@ class Mptcp:
 
 
 def read() -> MptcpState | None:
-    """What the kernel has, endpoints by id; None: no MPTCP."""
+    """What the kernel has, endpoints by id; None: no MPTCP. To ask a kernel without it by netlink
+    would run modprobe each time (net/netlink/genetlink.c, ctrl_getfamily)."""
+    if sysctl.read(_ENABLED) is None:
+        return None
     try:
         with Mptcp() as mptcp:
             return mptcp.read()

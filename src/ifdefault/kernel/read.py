@@ -35,7 +35,6 @@ from ifdefault.model.kernel import (
     Rule,
     Scope,
 )
-from ifdefault.model.mptcp import MptcpState
 
 GLOBAL_SYSCTLS = (
     "net/ipv4/tcp_fwmark_accept",
@@ -93,7 +92,7 @@ def read_facts(
                 sysctls_read_only=sysctl.read_only(),
                 tables=nft.read_tables() if rights else (),
                 hook=attach.read(),
-                mptcp=mptcp.read() if rights else MptcpState(),
+                mptcp=mptcp.read(),
                 wildcard_udp=sockdiag.wildcard_udp(),
             )
     except OSError as error:

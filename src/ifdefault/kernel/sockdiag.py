@@ -52,13 +52,6 @@ def query_both(states: Sequence[int], program: bytes = b"", extension: int = 0) 
     return body + attribute(diag.INET_DIAG_REQ_BYTECODE, program) if program else body
 
 
-def query_udp(family: Family, state: int, program: bytes = b"") -> bytes:
-    """The body of a SOCK_DIAG_BY_FAMILY request for the UDP sockets in this state: TCP_ESTABLISHED
-    if they are connected, otherwise TCP_CLOSE."""
-    body = _REQUEST.pack(AF[family], socket.IPPROTO_UDP, 0, 1 << state, bytes(48))
-    return body + attribute(diag.INET_DIAG_REQ_BYTECODE, program) if program else body
-
-
 def query_one(message: bytes, extension: int = 0, protocol: int = socket.IPPROTO_TCP) -> bytes:
     """The body of a request for the socket of a message; its cookie excludes later sockets with the
     same addresses."""
@@ -150,7 +143,7 @@ def wildcard_udp(netlink: Netlink | None = None) -> tuple[tuple[Family, int], ..
     """
     own = netlink or Netlink(NETLINK_SOCK_DIAG)
     try:
-        messages = _listed(own, socket.IPPROTO_UDP, diag.TCP_CLOSE)
+        messages = listed(own, socket.IPPROTO_UDP, diag.TCP_CLOSE)
         return tuple(sorted({pair for message in messages for pair in wildcard_ports(message)}))
     finally:
         if netlink is None:
@@ -163,7 +156,7 @@ def listening() -> tuple[tuple[str, str, int], ...]:
     sockets: set[tuple[str, str, int]] = set()
     with Netlink(NETLINK_SOCK_DIAG) as netlink:
         for transport, protocol, state in _SERVERS:
-            for message in _listed(netlink, protocol, state):
+            for message in listed(netlink, protocol, state):
                 port = local_port(message)
                 sockets |= {(transport, address, port) for address in decode_listener(message)}
     return tuple(sorted(sockets))
@@ -182,7 +175,9 @@ class Listener:
 def plain_listeners() -> tuple[Listener, ...]:
     """The TCP sockets that listen and don't accept MPTCP. Needs CAP_NET_ADMIN."""
     with Netlink(NETLINK_SOCK_DIAG) as netlink:
-        messages = _listed(netlink, socket.IPPROTO_TCP, diag.TCP_LISTEN, diag.INET_DIAG_INFO)
+        messages = listed(
+            netlink, socket.IPPROTO_TCP, diag.TCP_LISTEN, extension=diag.INET_DIAG_INFO
+        )
         return tuple(
             sorted(
                 Listener(local_port(message), decode_listener(message), u32(message[_INODE]))
@@ -203,9 +198,14 @@ def decode_listener(message: bytes) -> tuple[str, ...]:
     return (address, "0.0.0.0") if dual and size == 16 else (address,)
 
 
-def _listed(netlink: Netlink, protocol: int, state: int, extension: int = 0) -> Iterator[bytes]:
+def listed(
+    netlink: Netlink, protocol: int, state: int, program: bytes = b"", extension: int = 0
+) -> Iterator[bytes]:
+    """The sockets of both families in this state. UDP sockets are in TCP_ESTABLISHED if they are
+    connected, otherwise in TCP_CLOSE."""
     for family in FAMILIES:
         body = _REQUEST.pack(AF[family], protocol, _bit(extension), 1 << state, bytes(48))
+        body += attribute(diag.INET_DIAG_REQ_BYTECODE, program) if program else b""
         yield from netlink.dump(diag.SOCK_DIAG_BY_FAMILY, body)
 
 

@@ -83,6 +83,11 @@ class UplinkConfig:
     on_return: OnReturn = "stay"
     grace_s: int = 30
 
+    @property
+    def is_counted(self) -> bool:
+        """Whether the engine keeps count of what it carries in a month."""
+        return self.metered or self.budget_bytes > 0
+
 
 @dataclass(frozen=True, slots=True)
 class HostConfig:

@@ -122,7 +122,7 @@ class DaemonStatus:
     program: str = ""  # the folder of the engine's program; "" before 0.3.0, as its version
     program_version: str = ""
 
-    def is_spent(self, uplink: str) -> bool:
+    def is_down_by_budget(self, uplink: str) -> bool:
         """Whether it is down since its budget is used up."""
         down = {each.uplink for each in self.usage if each.used_up and each.on_budget == "down"}
         return uplink in down - self.forced.keys()

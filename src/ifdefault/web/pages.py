@@ -26,8 +26,8 @@ _PROTOCOLS = ("tcp", "udp", "icmp", "icmp6")
 _ROWS = (  # of an explanation, in this order, with the words of `ifdefault explain`
     *(("direction", "direction"), ("arrival", "arrives"), ("goes_to", "goes to")),
     *(("leaves", "leaves by"), ("source", "source"), ("rule", "rule"), ("route", "route")),
-    *(("mechanism", "mechanism"), ("mptcp", "MPTCP"), ("kernel", "the kernel")),
-    *(("astray", "astray"), ("remedy", "remedy")),
+    *(("mechanism", "mechanism"), ("returns", "on return"), ("mptcp", "MPTCP")),
+    *(("kernel", "the kernel"), ("astray", "astray"), ("remedy", "remedy")),
 )
 
 

@@ -54,6 +54,7 @@ class Explanation:
     astray: str
     remedy: str
     goes_to: str
+    returns: str = ""
     mptcp: str = ""
 
 

@@ -210,7 +210,7 @@ def _state(status: DaemonStatus, path: Health, _: bool) -> Pieces:
     if forced := status.forced.get(path.uplink):
         word = {"up": "forced up", "down": "off", "drain": "draining"}[forced]
         return [(word, "warn")]
-    if status.is_spent(path.uplink):
+    if status.is_down_by_budget(path.uplink):
         return [("off", "warn")]
     return [(path.state, STATES.get(path.state))]
 

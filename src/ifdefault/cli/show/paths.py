@@ -58,7 +58,7 @@ def usage_lines(status: DaemonStatus) -> Iterator[str]:
             used = used_of(usage.used_bytes, usage.limit_bytes)
             parts.append(f"{used} until {day_name(usage.until)}")
             style = "bad" if usage.used_up else "warn" if usage.is_low else None
-            parts += [BUDGET_USED_UP, "down"] if status.is_spent(uplink) else []
+            parts += [BUDGET_USED_UP, "down"] if status.is_down_by_budget(uplink) else []
         if why := standby.get(uplink):
             parts += [why, "standby"]
         yield Line(f"{uplink}: {', '.join(parts)}", style)
@@ -97,7 +97,7 @@ def _notes(path: Health, status: DaemonStatus) -> Iterator[str]:
     """A forced state, a suspected failure, and when a recovering path will be up."""
     if forced := status.forced.get(path.uplink):
         yield f"forced {forced}"
-    if status.is_spent(path.uplink):
+    if status.is_down_by_budget(path.uplink):
         yield BUDGET_USED_UP
     if path.bursting and path.state != "down":
         yield "suspect"

@@ -159,6 +159,6 @@ def _why(view: View, path: Health) -> str:
         return f"standby ({why}): new connections leave by it if all others fail"
     if forced:
         return f"not used: forced {forced}"
-    if view.status.is_spent(path.uplink):
+    if view.status.is_down_by_budget(path.uplink):
         return f"not used: {BUDGET_USED_UP}"
     return f"not used: {path.state}"

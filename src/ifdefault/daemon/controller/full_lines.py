@@ -12,7 +12,10 @@ from ifdefault.model.report_text import filling
 
 
 def follow_lines(state: State, now: float, counted: TrafficCounted) -> None:
-    """Take in the uplinks' counters, and have a decision made if a share changed."""
+    """Take in the uplinks' counters, and have a decision made if a share changed. An event that
+    only tells the time has none."""
+    if not counted.counters:
+        return
     lines = state.free_capacity
     state.decision_due |= lines.count(now, state.config.uplinks, counted.counters)
     for load in lines.reports():

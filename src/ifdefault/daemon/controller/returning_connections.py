@@ -4,10 +4,10 @@
 
 Rules: better than an uplink is one that precedes it and has a lower rank, or that is no standby
 while it is one; of equal ranks none is, nor one that hasn't answered since the daemon started. The
-grace begins when the kernel is as decided, and a new failure cancels it. Connections end at most
-once for each return of a better uplink, also if the daemon is started anew, since a program that
-has bound its sockets to the uplink's address can't be told apart. None ends on an uplink that is
-down (see `stale_connections`) or drained.
+grace begins when the kernel is as decided; a new failure cancels it, and so does `down`.
+Connections end at most once for each return of a better uplink, also if the daemon is started
+anew, since a program that has bound its sockets to the uplink's address can't be told apart. None
+ends on an uplink that is down (see `stale_connections`) or drained.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ class ReturningConnections:
         """Begin and cancel graces. True if one was over, and connections end."""
         state = self._state
         decision, prepared = state.decision, state.prepared
+        if state.held:
+            state.graces.clear()
         if not state.stands or not state.settled or decision is None or prepared is None:
             return False
         ends = False
@@ -45,7 +47,11 @@ class ReturningConnections:
         was, state.returned = state.returned, {}
         for setting, family in _ending(state):
             key = setting.name, family
-            usable = [n for n in decision.usable_in(family) if paths.get((n, family)) != "unproven"]
+            usable = [
+                name
+                for name in decision.usable_in(family)
+                if paths.get((name, family)) != "unproven" or state.forced.get(name) == "up"
+            ]
             better = _better(state, decision, usable, setting, family)
             known = tuple(name for name in better if name in was.get(key, ()))
             if known == better or not self._may_carry(setting, paths.get(key)):

@@ -113,7 +113,7 @@ class State:
     def status(self, now: float) -> DaemonStatus:
         """What of the status is known here."""
         undo = self.unconfirmed
-        counted = {u.name for u in self.config.uplinks if u.budget_bytes or u.metered}
+        counted = {uplink.name for uplink in self.config.uplinks if uplink.is_counted}
         return DaemonStatus(
             pid=0,
             up_s=now - self.started_s,
@@ -126,7 +126,7 @@ class State:
             held=self.held or (undo.text(now) if undo else ""),
             undone_in_s=undo.left_s(now) if undo else None,
             addresses=self.addresses(),
-            usage=tuple(usage for usage in self.usage if usage.uplink in counted),
+            usage=tuple(each for each in self.usage if each.uplink in counted),
             lines=self.free_capacity.loads(self.config.uplinks),
         )
 

@@ -41,7 +41,7 @@ class Usages:
             self._resume(self.restored, event.boot_s)
         state, clock = self._state, self._clock
         clock.tell(event.wall_s, event.local_s, event.boot_s)
-        counted = {u.name: u for u in state.config.uplinks if u.budget_bytes or u.metered}
+        counted = {u.name: u for u in state.config.uplinks if u.is_counted}
         for counter in event.counters:
             if uplink := counted.get(counter.uplink):
                 count = self._counts.setdefault(uplink.name, UsageCount())

@@ -85,7 +85,10 @@ def number(path: str) -> int:
 def numbers_below(path: str) -> tuple[int, ...]:
     """The ids of a cgroup and of all below it; none if it doesn't exist."""
     folders = os.fwalk(_below(path), dir_fd=root())
-    return tuple(os.fstat(fd).st_ino for _, _, _, fd in folders)
+    try:
+        return tuple(os.fstat(fd).st_ino for _, _, _, fd in folders)
+    except FileNotFoundError:
+        return ()
 
 
 def owner(path: str) -> int:
