@@ -153,6 +153,7 @@ def test_connections_survive_their_provider(lab_world: LabWorld) -> None:
         host.run(["ip", "mptcp", "endpoint", "delete", "id", "252"])
         host.run(["ip", "mptcp", "limits", "set", "subflows", "1"])
         eventually(lambda: endpoints(world) == OURS, what="what others delete is repaired")
+        world.ifdefault("apply", check=True)  # nothing is left to be done
         host.run(["ip", "mptcp", "endpoint", "add", "192.0.2.9"])  # the kernel chooses its id
         found = host.python(read)
         assert found is not None

@@ -77,7 +77,6 @@ class Mptcp:
             case PutEndpoint(endpoint, None):
                 body = encode_endpoint(endpoint)
                 self._netlink.change(uapi.MPTCP_PM_CMD_ADD_ADDR, body)
-                self._rewind()
             case PutEndpoint(endpoint):
                 body = nested(uapi.MPTCP_PM_ATTR_ADDR, _id(endpoint), _flags(endpoint))
                 self._netlink.change(uapi.MPTCP_PM_CMD_SET_FLAGS, body)
@@ -85,7 +84,7 @@ class Mptcp:
                 body = nested(uapi.MPTCP_PM_ATTR_ADDR, _id(endpoint))
                 self._netlink.change(uapi.MPTCP_PM_CMD_DEL_ADDR, body)
 
-    def _rewind(self) -> None:
+    def rewind(self) -> None:
         """Have the kernel give the lowest ids to endpoints of others, not those next to ours."""
         last = Endpoint(REWIND_ID, _DUMMY)
         with suppress(OSError):  # the table is full

@@ -10,6 +10,7 @@ import errno
 import socket
 import struct
 from collections.abc import Mapping
+from contextlib import suppress
 
 from ifdefault.kernel import conntrack, nft, rtnetlink, rule_messages, sysctl
 from ifdefault.kernel.ebpf import attach
@@ -47,6 +48,7 @@ class Performer:
     def __init__(self, indexes: Mapping[str, int]) -> None:
         self._indexes = indexes
         self._netlink = Netlink()
+        self._announced = False
         self.ports = frozenset({self._netlink.port})
 
     def __enter__(self) -> Performer:
@@ -54,6 +56,9 @@ class Performer:
 
     def __exit__(self, *_: object) -> None:
         self._netlink.close()
+        if self._announced:
+            with suppress(OSError), Mptcp() as mptcp:
+                mptcp.rewind()
 
     def perform(self, operation: Operation) -> None:
         """Perform one operation. Raises KernelError if the kernel refuses it."""
@@ -101,6 +106,7 @@ class Performer:
         with Mptcp() as mptcp:
             try:
                 mptcp.perform(operation)
+                self._announced |= isinstance(operation, PutEndpoint)
             except OSError as error:  # EINVAL: it is gone
                 gone = isinstance(operation, DeleteEndpoint) and error.errno == errno.EINVAL
                 if not gone:

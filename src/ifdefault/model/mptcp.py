@@ -12,7 +12,7 @@ from ifdefault.model.config import Family
 
 ENDPOINTS_MAX = 8  # MPTCP_PM_ADDR_MAX (net/mptcp/pm_netlink.c); the greatest limit as well
 # Ids of ours, of 1 to 255. Others get the next one that is free; after 255 the kernel begins anew
-# (net/mptcp/pm_kernel.c). So 255 is used for a moment after each of ours, and theirs are low.
+# (net/mptcp/pm_kernel.c). So 255 is used for a moment after ours, and theirs are low.
 FIRST_ID, LAST_ID, REWIND_ID = 131, 254, 255
 SUBFLOWS, ACCEPTED = "subflows", "add_addr_accepted"  # the limits, as ip-mptcp(8) names them
 
