@@ -15,18 +15,24 @@ from pathlib import Path
 
 import pytest
 
+from ifdefault.daemon.event_log import SAVED
 from ifdefault.lab import faults, services
 from ifdefault.lab.waiting import PATIENCE_S, eventually
 from ifdefault.lab.world import World
 from tests.net import answers, watched
 from tests.net.conftest import LabWorld
-from tests.net.kernelstate import differences, read_state
+from tests.net.kernelstate import differences, read_state, store_of
 from tests.net.watched import await_default, await_states, events, ours, standing, start
 
 
 def _children(pid: int) -> list[int]:
     told = Path(f"/proc/{pid}/task/{pid}/children").read_text()
     return [int(word) for word in told.split()]
+
+
+def _saved(world: World, uplink: str) -> list[str]:
+    saved = store_of(world).read(SAVED)
+    return [memory.state for name, _, memory in saved.paths if name == uplink] if saved else []
 
 
 def test_kill_9_changes_nothing_and_a_restart_adopts(lab_world: LabWorld) -> None:
@@ -36,6 +42,7 @@ def test_kill_9_changes_nothing_and_a_restart_adopts(lab_world: LabWorld) -> Non
     await_states(world, ["up"])
     with faults.injected(world, "blackhole", "isp-a"):
         await_default(world, "wan1")
+        eventually(lambda: set(_saved(world, "isp-a")) == {"down"}, what="it is saved")
         before, frontends = ours(world), _children(daemon.pid)
         daemon.kill()
         daemon.wait()
