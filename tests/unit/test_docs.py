@@ -159,6 +159,11 @@ def test_what_a_document_names_is_there(path: Path) -> None:
         assert (path.parent / target).exists(), target
 
 
+def test_no_document_has_the_marks_of_a_merge() -> None:
+    texts = {path: path.read_text() for path in (*DOCUMENTS, *(ROOT / "man").glob("*.[58]"))}
+    assert not [p for p, text in texts.items() if re.search("^(?:<{7}|={7}$|>{7})", text, re.M)]
+
+
 def test_the_rooms_are_those_of_the_floors() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text()
     rows = re.findall(r"^\| `(\w+)` \|.*\| ([^|]*) \|$", text.split("\n## ")[1], re.MULTILINE)
