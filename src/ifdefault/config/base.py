@@ -61,15 +61,19 @@ def duration(text: str, example: str) -> int:
     return value
 
 
-def times_of_day(text: str, example: str) -> tuple[int, int] | None:
-    """The two times of "22:00-07:00" in minutes after midnight; None for an empty text."""
+def times_of_day(text: str, example: str, remedy: str) -> tuple[int, int] | None:
+    """The two times of "22:00-07:00" in minutes after midnight; None for an empty text. `remedy`:
+    where they are equal."""
     if not text:
         return None
     match = TIMES_OF_DAY.fullmatch(text)
     if match is None:
         reject(f"{toml(text)} is not a time of day", f'write it like "{example}", in local time')
     hours, minutes, end_hours, end_minutes = map(int, match.groups())
-    return 60 * hours + minutes, 60 * end_hours + end_minutes
+    begin, end = 60 * hours + minutes, 60 * end_hours + end_minutes
+    if begin == end:
+        reject(f"{toml(text)} ends when it begins", remedy)
+    return begin, end
 
 
 def shorthand_for(key: str) -> BeforeValidator:

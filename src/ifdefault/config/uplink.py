@@ -118,10 +118,7 @@ def _needs_budget(on_budget: OnBudget, info: ValidationInfo) -> OnBudget:
 
 
 def _hours(text: str) -> tuple[int, int] | None:
-    hours = times_of_day(text, "08:00-20:00")
-    if hours is not None and hours[0] == hours[1]:
-        reject(f"{toml(text)} ends when it begins", "leave hours out: it is used at all times")
-    return hours
+    return times_of_day(text, "08:00-20:00", "leave hours out: it is used at all times")
 
 
 def _capacity(text: str) -> tuple[int, int] | None:

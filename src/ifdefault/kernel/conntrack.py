@@ -283,6 +283,35 @@ def _mark_attributes(mark: int, mask: int) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
+class FlowTuple:
+    """One direction of a flow (struct nf_conntrack_tuple). Addresses are packed; `ports`: of source
+    and destination, 0 if it has none."""
+
+    protocol: int
+    source: bytes
+    destination: bytes
+    ports: tuple[int, int]
+
+
+def decode_tuples(entry: bytes) -> tuple[dict[int, bytes], FlowTuple, FlowTuple]:
+    """The attributes of an entry, and of them the original and the reply tuple."""
+    found, family = attributes(entry, 4), FAMILIES[entry[0] != socket.AF_INET]
+    original, reply = (
+        _decode_tuple(family, found[kind]) for kind in (nf.CTA_TUPLE_ORIG, nf.CTA_TUPLE_REPLY)
+    )
+    return found, original, reply
+
+
+def _decode_tuple(family: Family, raw: bytes) -> FlowTuple:
+    parts = attributes(raw, 0)
+    ip, protocol = (attributes(parts[k], 0) for k in (nf.CTA_TUPLE_IP, nf.CTA_TUPLE_PROTO))
+    kinds = nf.CTA_PROTO_SRC_PORT, nf.CTA_PROTO_DST_PORT
+    source, destination = (int.from_bytes(protocol.get(kind, b"")) for kind in kinds)
+    number = protocol[nf.CTA_PROTO_NUM][0]
+    return FlowTuple(number, ip[_SRC[family]], ip[_DST[family]], (source, destination))
+
+
+@dataclass(frozen=True, slots=True)
 class _Flow:
     client: bytes
     destination: bytes

@@ -140,19 +140,17 @@ class Flow:
 
 @decodes
 def decode_flow(entry: bytes) -> Flow:
-    found = attributes(entry, 4)
-    original, reply = (attributes(found[k], 0) for k in (nf.CTA_TUPLE_ORIG, nf.CTA_TUPLE_REPLY))
-    protocol = attributes(original[nf.CTA_TUPLE_PROTO], 0)
-    is_v4 = entry[0] == socket.AF_INET
-    source = nf.CTA_IP_V4_SRC if is_v4 else nf.CTA_IP_V6_SRC
-    destination = nf.CTA_IP_V4_DST if is_v4 else nf.CTA_IP_V6_DST
-    number = protocol[nf.CTA_PROTO_NUM][0]
-    port = (protocol.get(kind, b"") for kind in (nf.CTA_PROTO_SRC_PORT, nf.CTA_PROTO_DST_PORT))
-    first, second = (int.from_bytes(value) for value in port)
-    begin, end = (attributes(tuple_[nf.CTA_TUPLE_IP], 0) for tuple_ in (original, reply))
+    found, original, reply = conntrack.decode_tuples(entry)
     lasts = bool(int.from_bytes(found.get(nf.CTA_STATUS, b"")) & nf.IPS_ASSURED)
-    if number == _TCP:
+    if original.protocol == _TCP:
         tcp = attributes(attributes(found.get(nf.CTA_PROTOINFO, b""), 0).get(_TCP_INFO, b""), 0)
         lasts = tcp.get(nf.CTA_PROTOINFO_TCP_STATE) == bytes([nf.TCP_CONNTRACK_ESTABLISHED])
-    which = found[nf.CTA_ID], number
-    return Flow(*which, begin[source], begin[destination], end[source], (first, second), lasts)
+    return Flow(
+        found[nf.CTA_ID],
+        original.protocol,
+        original.source,
+        original.destination,
+        reply.source,
+        original.ports,
+        lasts,
+    )

@@ -10,7 +10,6 @@ program that has bound it to the uplink's address can't be told apart.
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -18,11 +17,13 @@ from ifdefault.kernel import conntrack, sockdiag
 from ifdefault.kernel.decoding import decodes
 from ifdefault.kernel.ebpf import cgroups
 from ifdefault.kernel.kill_connections import Killed, Socket, destroy, outgoing_sockets
-from ifdefault.kernel.netlink import Netlink, attributes
+from ifdefault.kernel.netlink import Netlink
 from ifdefault.kernel.read import read_links
 from ifdefault.kernel.route_get import route_get_many
+from ifdefault.kernel.rtnetlink import address_text
 from ifdefault.kernel.uapi import netfilter as nf
 from ifdefault.kernel.uapi.netlink import NETLINK_NETFILTER, NETLINK_SOCK_DIAG
+from ifdefault.model.address import family_of
 from ifdefault.model.config import Family
 from ifdefault.model.flow import Flow, RouteReply
 from ifdefault.model.returning import Returning
@@ -156,17 +157,14 @@ def _entries(returning: Returning) -> Iterator[bytes]:
 
 @decodes
 def decode_flow(entry: bytes) -> _Tracked:
-    found = attributes(entry, 4)
-    original, reply = (attributes(found[k], 0) for k in (nf.CTA_TUPLE_ORIG, nf.CTA_TUPLE_REPLY))
-    begin, end = (attributes(tuple_[nf.CTA_TUPLE_IP], 0) for tuple_ in (original, reply))
-    protocol = attributes(reply[nf.CTA_TUPLE_PROTO], 0)
-    family: Family = 4 if entry[0] == socket.AF_INET else 6
-    source, target = (nf.CTA_IP_V4_SRC, nf.CTA_IP_V4_DST)
-    if family == 6:
-        source, target = (nf.CTA_IP_V6_SRC, nf.CTA_IP_V6_DST)
-    client, server, answered = (
-        socket.inet_ntop(entry[0], raw) for raw in (begin[source], end[source], end[target])
+    found, original, reply = conntrack.decode_tuples(entry)
+    client, server, answered = map(address_text, (original.source, reply.source, reply.destination))
+    return _Tracked(
+        family_of(client),
+        reply.protocol,
+        client,
+        server,
+        answered,
+        reply.ports[0],
+        int.from_bytes(found.get(nf.CTA_MARK, b"")),
     )
-    port = int.from_bytes(protocol.get(nf.CTA_PROTO_SRC_PORT, b""))
-    mark = int.from_bytes(found.get(nf.CTA_MARK, b""))
-    return _Tracked(family, protocol[nf.CTA_PROTO_NUM][0], client, server, answered, port, mark)
