@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from ifdefault.dns.candidate_address import candidate, public_addresses
+from ifdefault.dns.candidate_address import candidate
 from ifdefault.model.config import Family
 from ifdefault.model.dns import DISCOVER, CandidateAddresses
 from ifdefault.model.kernel import Uplink
+from ifdefault.model.public_address import public_addresses
 
 OWN: tuple[tuple[Family, str], ...] = ((4, "192.168.1.2"), (6, "2001:db8:a::10"))
 UPLINK = Uplink("isp-a", 1, "wan0", 1001, 0, 0, 0, weight=3, sources=OWN)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ifdefault.cli.options import Options
-from ifdefault.dns.candidate_address import candidate, public_addresses
+from ifdefault.dns.candidate_address import candidate
 from ifdefault.dns.delegation import ConfiguredZone, configured_zones
 from ifdefault.dns.diagnose import LocalState, diagnose, diagnose_alias
 from ifdefault.dns.exchange import Queries, QueryResult, Question
@@ -24,6 +24,7 @@ from ifdefault.model.config import FAMILIES, Config
 from ifdefault.model.dns import CandidateAddresses, DnsConfig
 from ifdefault.model.errors import HostError, Problem
 from ifdefault.model.kernel import Uplink
+from ifdefault.model.public_address import public_addresses
 
 if TYPE_CHECKING:
     from ifdefault.model.report import DaemonStatus

@@ -8,12 +8,11 @@ mark the subflows there. Others' endpoints are left alone, and have precedence.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from ifdefault.model.address import family_of, is_private
+from ifdefault.model.address import is_private
 from ifdefault.model.config import FAMILIES, Config, Family, MptcpConfig
-from ifdefault.model.dns import DISCOVER
 from ifdefault.model.errors import Problem
 from ifdefault.model.health import Decision
 from ifdefault.model.kernel import Facts, Uplink
@@ -26,6 +25,7 @@ from ifdefault.model.mptcp import (
     MptcpState,
     endpoint_id,
 )
+from ifdefault.model.public_address import public_addresses
 
 Discovered = tuple[tuple[str, Family, str], ...]  # (uplink, family, public address)
 
@@ -52,7 +52,7 @@ def endpoints(
     foreign = [e for e in state.endpoints if not e.ours and not e.implicit]
     taken = {endpoint.address for endpoint in foreign if not endpoint.port}
     wanted: list[Endpoint] = []
-    for endpoint in _of_all(config, _public(config, discovered), uplinks, decision):
+    for endpoint in _of_all(config, discovered, uplinks, decision):
         if endpoint.address not in taken:
             taken.add(endpoint.address)  # uplinks may share an address
             wanted.append(endpoint)
@@ -83,26 +83,22 @@ def _state(config: Config, facts: Facts) -> MptcpState | None:
     return state if config.mptcp.used and state is not None and state.enabled else None
 
 
-def _public(config: Config, discovered: Discovered) -> dict[tuple[str, Family], str]:
-    """The addresses that peers see instead of the host's own; "" if they aren't known."""
-    found: dict[tuple[str, Family], str] = {}
-    for uplink in config.uplinks:
-        if DISCOVER in uplink.public:
-            found |= {(uplink.name, family): "" for family in FAMILIES}
-            found |= {(name, f): text for name, f, text in discovered if name == uplink.name}
-        found |= {(uplink.name, family_of(a)): a for a in uplink.public if a != DISCOVER}
-    return found
-
-
 def _of_all(
     config: Config,
-    public: Mapping[tuple[str, Family], str],
+    discovered: Discovered,
     uplinks: Sequence[Uplink],
     decision: Decision,
 ) -> list[Endpoint]:
     """Of every uplink that works, the best first."""
     found: list[tuple[bool, int, Endpoint]] = []
     by_name = {uplink.name: uplink for uplink in uplinks if not uplink.pending}
+    public = {uplink.name: uplink.public for uplink in config.uplinks}
+    seen = {
+        name: public_addresses(
+            uplink, public[name], {f: text for n, f, text in discovered if n == name}
+        )
+        for name, uplink in by_name.items()
+    }
     for family in FAMILIES:
         usable, second = decision.usable_in(family), decision.backup_in(family)
         ranks = [by_name[n].rank for n in usable if n in by_name and n not in second]
@@ -112,8 +108,7 @@ def _of_all(
             if uplink is None or not own or name not in (*usable, *second):
                 continue
             backup = name in second or (bool(ranks) and uplink.rank > min(ranks))
-            seen = public.get((name, family), own)
-            some = _of_uplink(config.mptcp, uplink.number, family, own, seen)
+            some = _of_uplink(config.mptcp, uplink.number, family, own, seen[name][family])
             found += [(backup, place, replace(endpoint, backup=backup)) for endpoint in some]
     found.sort(key=lambda row: row[:2])
     return [endpoint for _, _, endpoint in found]

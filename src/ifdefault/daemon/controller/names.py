@@ -13,12 +13,13 @@ from collections.abc import Iterable, Sequence
 
 from ifdefault.daemon.controller.effects import Effect, Log, Publish
 from ifdefault.daemon.controller.events import Started
-from ifdefault.dns.candidate_address import candidate, public_addresses
+from ifdefault.dns.candidate_address import candidate
 from ifdefault.dns.publish import publish
 from ifdefault.model.config import Config, Family
 from ifdefault.model.dns import DISCOVER, CandidateAddresses, DnsConfig, Published
 from ifdefault.model.health import Decision, Way
 from ifdefault.model.kernel import Uplink
+from ifdefault.model.public_address import public_addresses
 from ifdefault.model.report import Named
 
 _LOGGED = 3  # names logged one by one in a turn; the rest are counted

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 
-from ifdefault.dns.candidate_address import public_addresses
 from ifdefault.host.doctor import from_host, host_state, links, public_address, source_filter
 from ifdefault.host.doctor.from_host import Port
 from ifdefault.host.doctor.lines import lines
@@ -18,6 +17,7 @@ from ifdefault.model.address import family_of, is_private
 from ifdefault.model.config import FAMILIES, Config
 from ifdefault.model.findings import APPLY, Finding, from_problem
 from ifdefault.model.kernel import Facts, Uplink
+from ifdefault.model.public_address import public_addresses
 from ifdefault.plan.conflicts_input import closed_port
 from ifdefault.plan.prepare import Prepared
 
