@@ -67,7 +67,7 @@ def ends_connections_early(patch: pytest.MonkeyPatch) -> None:
     def deciding(self: Controller, uplinks: tuple[Uplink, ...], facts: Facts) -> bool:
         changed = decide(self, uplinks, facts)
         owed, self.state.unapplied = self.state.unapplied, False
-        self._stale.end({key: path for key, (path, _) in self.paths.states().items()})
+        self._stale.end(self.paths.path_states())
         self.state.unapplied = owed
         return changed
 

@@ -35,6 +35,7 @@ from ifdefault.daemon.controller.self_check import AGAIN_S, SelfCheck
 from ifdefault.daemon.controller.servers import ServerChecks
 from ifdefault.daemon.controller.stale_connections import StaleConnections
 from ifdefault.daemon.controller.state import State
+from ifdefault.daemon.controller.tunnels import Tunnels
 from ifdefault.daemon.controller.usage import Usages
 from ifdefault.daemon.controller.watch import Watcher
 from ifdefault.model.config import Config
@@ -59,7 +60,8 @@ class Controller:
         self._reconciler, self._self_check = Reconciler(state), SelfCheck(state)
         self._adopter, self._commands = Adopter(state), Commands(state)
         self._stale, self._returning = StaleConnections(state), ReturningConnections(state)
-        self._primaries, self._usage, self._watcher = Primaries(state), Usages(state), Watcher(out)
+        self._primaries, self._tunnels = Primaries(state), Tunnels(state)
+        self._usage, self._watcher = Usages(state), Watcher(out)
         self._finish_due = False  # whether names or connections may need an update: `_finish`
         self._refresh_s = inf  # when to update the paths again without any event
         self._servers_due_s = inf  # when to decide after servers went down or came back
@@ -318,8 +320,7 @@ class Controller:
             self._reconciler.look_at(now)
         state.prepared = replace(prepared, uplinks=uplinks, operations=())
         if first:  # connections may hang on uplinks that went down before this start
-            states = self.paths.states().items()
-            state.went_down |= {key: None for key, (path, _) in states if path == "down"}
+            state.went_down |= {k: None for k, p in self.paths.path_states().items() if p == "down"}
             self._save(now)
         self._update_paths(now, uplinks, facts)
         self._report_transitions()
@@ -349,8 +350,7 @@ class Controller:
         """Decide. True if the decision changed, and so has to be applied to the kernel."""
         state = self.state
         state.decision_due, self._servers_due_s = False, inf
-        before = state.decision
-        state.decision = self._new_decision(state.config, uplinks, facts)
+        before, state.decision = state.decision, self._new_decision(state.config, uplinks, facts)
         changed = state.decision != before
         self._finish_due |= changed
         state.unapplied |= changed
@@ -377,7 +377,8 @@ class Controller:
         if self._self_check.update(prepared):
             self._reconciler.look_at(now + AGAIN_S)
         self._primaries.report()
-        paths = {key: path for key, (path, _) in self.paths.states().items()}
+        paths = self.paths.path_states()
+        self._tunnels.move(paths)
         self._stale.end(paths)
         if self._returning.update(now, paths):
             self._save(now)

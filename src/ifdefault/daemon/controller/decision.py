@@ -35,7 +35,7 @@ def make_decision(
     until the first answers are in (`State.settled`), since they come in any order."""
     carriers = {link.name for link in facts.links if link.carrier}
     works = _Routing(facts) if state.held else None
-    forced = {uplink.name: state.forced_state(uplink) for uplink in config.uplinks}
+    forced = state.forced_states(config)
     standby = dict(standby_uplinks(state, config))
     candidates = []
     for uplink in uplinks:

@@ -108,6 +108,9 @@ class Paths:
             for key, t in self._paths.items()
         }
 
+    def path_states(self) -> dict[Key, PathState]:
+        return {key: state for key, (state, _) in self.states().items()}
+
     def check_unproven(self) -> bool:
         """Find out which unproven paths never worked. True if that changed."""
         return self._never_worked.update([probed.path for probed in self._paths.values()])

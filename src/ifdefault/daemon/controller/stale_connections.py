@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from ifdefault.daemon.controller.effects import EndConnections
 from ifdefault.daemon.controller.events import ConnectionsEnded
 from ifdefault.daemon.controller.state import Key, State
-from ifdefault.daemon.controller.tunnels import Tunnels
 from ifdefault.model.config import FAMILIES, Family
 from ifdefault.model.health import Decision, PathState, Transition
 from ifdefault.model.kernel import TABLE_MAIN, Facts, Uplink
@@ -22,7 +21,6 @@ from ifdefault.plan import tables
 class StaleConnections:
     def __init__(self, state: State) -> None:
         self._state = state
-        self._tunnels = Tunnels(state)
         self._usable: dict[str, Uplink] = {}  # uplinks as they were when last usable
 
     def update(self, uplinks: tuple[Uplink, ...]) -> None:
@@ -36,14 +34,12 @@ class StaleConnections:
             self._state.went_down.pop((change.uplink, change.family), None)
 
     def end(self, states: Mapping[Key, PathState]) -> None:
-        """End the connections of paths that are still down, observed or forced; tunnels that can't
-        end move."""
+        """End the connections of paths that are still down, observed or forced."""
         state = self._state
         decision, prepared = state.decision, state.prepared
         if not state.stands or decision is None or prepared is None:  # new ones would hang as well
             return
-        forced = {uplink.name: state.forced_state(uplink) for uplink in state.config.uplinks}
-        self._tunnels.move(states, forced)
+        forced = state.forced_states(state.config)
         for name, family in sorted(state.went_down):
             if "down" not in (forced.get(name), states.get((name, family))):
                 del state.went_down[name, family]  # it was forced down, and isn't any more

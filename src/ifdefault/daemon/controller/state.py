@@ -153,6 +153,9 @@ class State:
         is_down = forced == "auto" and uplink.on_budget == "down" and self.is_spent(uplink)
         return "down" if is_down else forced
 
+    def forced_states(self, config: Config) -> dict[str, Forced]:
+        return {uplink.name: self.forced_state(uplink) for uplink in config.uplinks}
+
     def drains(self) -> tuple[Draining, ...]:
         """For the status."""
         names = sorted(name for name, forced in self.forced.items() if forced == "drain")

@@ -21,7 +21,7 @@ class Tunnels:
         self._state = state
         self._usable: tuple[tuple[str, ...], ...] = ()  # by family, when they were last moved
 
-    def move(self, paths: Mapping[Key, PathState], forced: Mapping[str, Forced]) -> None:
+    def move(self, paths: Mapping[Key, PathState]) -> None:
         state = self._state
         decision, prepared = state.decision, state.prepared
         if not state.stands or decision is None or prepared is None:
@@ -31,7 +31,7 @@ class Tunnels:
             return
         self._usable = usable
         if any(link.kind in _KINDS for link in prepared.observation.facts.links):
-            first = [*usable[0], *usable[1]]
+            first, forced = [*usable[0], *usable[1]], state.forced_states(state.config)
             uplinks = sorted(
                 state.uplinks, key=lambda u: first.index(u.name) if u.name in first else len(first)
             )

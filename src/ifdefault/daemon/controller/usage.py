@@ -58,7 +58,7 @@ class Usages:
     def _judged(self) -> tuple[dict[str, StandbyReason], set[str]]:
         """Which uplinks stand by, and which are down, operator's included."""
         state, config = self._state, self._state.config
-        down = {uplink.name for uplink in config.uplinks if state.forced_state(uplink) == "down"}
+        down = {name for name, forced in state.forced_states(config).items() if forced == "down"}
         return dict(standby_uplinks(state, config)), down
 
     def saved(self) -> SavedUsage | None:
