@@ -18,9 +18,9 @@ import pytest
 from ifdefault import __version__
 from ifdefault.daemon import usage_file
 from ifdefault.daemon.controller import state as controller_state
+from ifdefault.daemon.controller.budgets import Budgets
 from ifdefault.daemon.controller.effects import Save
 from ifdefault.daemon.controller.events import TrafficCounted
-from ifdefault.daemon.controller.usage import Usages
 from ifdefault.daemon.dns.cookie_secrets import COOKIES
 from ifdefault.daemon.dns.dynamic_update import UPDATES
 from ifdefault.daemon.dns.embedded import SERIALS
@@ -192,11 +192,11 @@ def use(daemon: Store) -> None:
     state = daemon.load()
     EventLog(daemon).load(RoutersSeen())
     lte = UplinkConfig("lte", "wwan0", budget_bytes=10)
-    usages = Usages(controller_state.State(config=Config((lte,))))
-    usages.restored = usage_file.load(daemon)
+    budgets = Budgets(controller_state.State(config=Config((lte,))))
+    budgets.restored = usage_file.load(daemon)
     counters = (LinkCounter("lte", 3, 10**9, 7),)
-    usages.observe(TrafficCounted(1.8e9, 1.8e9, counters, 800.0))
-    usages.saved()
+    budgets.observe(TrafficCounted(1.8e9, 1.8e9, counters, 800.0))
+    budgets.saved()
     prepare_down(Observation(FACTS, state, daemon.load_tables()))
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from ifdefault.daemon import tunnels
+from ifdefault.daemon import move_tunnels
 from ifdefault.daemon.controller import effects as f
 from ifdefault.kernel import wireguard
 from ifdefault.kernel.wireguard import Peer
@@ -68,9 +68,9 @@ def test_who_moves(
     peer: Peer, dev: str, alone: tuple[int, ...], moved: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reply = RouteReply("unicast" if dev else "unreachable", dev)
-    monkeypatch.setattr(tunnels, "route_get_many", lambda flows, links: [reply for _ in flows])
+    monkeypatch.setattr(move_tunnels, "route_get_many", lambda flows, links: [reply for _ in flows])
     effect = replace(EFFECT, alone=alone)  # type: ignore[arg-type]
-    assert dict(tunnels.to_move(effect, [peer], ())) == ({peer: moved} if moved else {})
+    assert dict(move_tunnels.to_move(effect, [peer], ())) == ({peer: moved} if moved else {})
 
 
 @pytest.mark.parametrize(
@@ -91,11 +91,11 @@ def test_other_tunnels_move_if_wg_prints_garbage(
     printed = {"wg0": dump, "wg1": good}
     links = [Link(20, "wg0", kind="wireguard"), Link(21, "wg1", kind="wireguard")]
     reply = RouteReply("unicast", "wan1")
-    monkeypatch.setattr(tunnels, "read_links", lambda _: links)
-    monkeypatch.setattr(tunnels, "route_get_many", lambda flows, _: [reply for _ in flows])
+    monkeypatch.setattr(move_tunnels, "read_links", lambda _: links)
+    monkeypatch.setattr(move_tunnels, "route_get_many", lambda flows, _: [reply for _ in flows])
     monkeypatch.setattr(wireguard, "program", lambda: "wg")
     monkeypatch.setattr(wireguard, "_run", lambda arguments: printed.get(arguments[1], ""))
-    broken, moved = tunnels.move(EFFECT)
+    broken, moved = move_tunnels.move(EFFECT)
     assert (broken.tunnel, broken.error) == ("wg0", "the output of `wg show` can't be read")
     assert (moved.tunnel, moved.uplink, moved.peers) == ("wg1", "isp-b", 1)
 

@@ -261,10 +261,10 @@ def _mptcp(snapshot: _Snapshot) -> list[str]:
     status = snapshot.host.mptcp
     if status is None or not snapshot.host.applied:
         return []
-    told: dict[str, list[str]] = {}
+    announced: dict[str, list[str]] = {}
     for a in status.announced:
-        told.setdefault(a.uplink, []).append(f"{a.address}{' as backup' if a.backup else ''}")
-    rows = [(name, "\n".join(addresses)) for name, addresses in told.items()]
+        announced.setdefault(a.uplink, []).append(f"{a.address}{' as backup' if a.backup else ''}")
+    rows = [(name, "\n".join(addresses)) for name, addresses in announced.items()]
     lines = table(("Uplink", "Announced by MPTCP"), rows) if rows else ["MPTCP announces nothing"]
     if status.count is not None and (total := status.count.connections):
         mptcp, redundant = status.count.mptcp, status.count.redundant

@@ -66,10 +66,11 @@ class PassiveMonitor:
 
     def poll(self, now: float, config: Config, uplinks: Iterable[Uplink]) -> TrafficCounted | None:
         """Measure rates and count bytes, as far as it is time for it."""
+        counts = None
         with suppress(OSError):  # out of memory or files: try again soon
+            counts = self.count(now, config)  # first: rates do with what it has read
             self.measure(now, {uplink.name: uplink.interface for uplink in uplinks})
-            return self.count(now, config)
-        return None
+        return counts
 
     def measure(self, now: float, interfaces: Mapping[str, str]) -> None:
         """Update `rates`; `interfaces` maps uplinks to their interfaces."""

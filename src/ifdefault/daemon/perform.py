@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ifdefault.daemon import probes, tunnels, usage_file
+from ifdefault.daemon import move_tunnels, probes, usage_file
 from ifdefault.daemon.controller import effects as f
 from ifdefault.daemon.controller import events as e
 from ifdefault.daemon.controller.controller import Controller
@@ -182,7 +182,7 @@ class Performers:
     async def _move_tunnels(self, effect: f.MoveTunnels) -> None:
         async with self._moving:  # in the order of the decisions
             try:
-                moved = await asyncio.to_thread(lambda: [*tunnels.move(effect)])
+                moved = await asyncio.to_thread(lambda: [*move_tunnels.move(effect)])
             except Exception as error:
                 log.exception(error, "moving tunnels")
                 return

@@ -67,11 +67,11 @@ def _user_space() -> Iterator[Problem]:
 def _private(prepared: Prepared) -> Iterator[Problem]:
     """Uplinks behind a NAT whose public address isn't known: nothing of theirs is announced."""
     endpoints = prepared.desired.endpoints
-    told = {(uplink_number(e.id), family_of(e.address)) for e in endpoints if e.signal}
+    announced = {(uplink_number(e.id), family_of(e.address)) for e in endpoints if e.signal}
     for uplink in prepared.uplinks:
         for endpoint in endpoints:
             way = uplink_number(endpoint.id), family_of(endpoint.address)
-            if way[0] == uplink.number and way not in told:
+            if way[0] == uplink.number and way not in announced:
                 what = f"{endpoint.address} is private, so that it isn't announced by MPTCP"
                 remedy = f'set public to its public address, or to "{DISCOVER}"'
                 yield Problem(f"uplink.{uplink.name}", what, remedy, warning=True)

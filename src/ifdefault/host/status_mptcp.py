@@ -54,11 +54,11 @@ def announced(prepared: Prepared) -> Iterator[Announced]:
     mptcp = prepared.facts.mptcp
     if mptcp is None or not mptcp.enabled:
         return
-    told = sorted(
+    endpoints = sorted(
         (e for e in mptcp.endpoints if e.ours and e.signal), key=lambda e: family_of(e.address)
     )
     for uplink in prepared.uplinks:
-        for e in told:
+        for e in endpoints:
             if uplink_number(e.id) == uplink.number:
                 yield Announced(uplink.name, family_of(e.address), e.address, e.backup)
 

@@ -55,10 +55,10 @@ def diff(facts: Facts, desired: Desired, loaded: Loaded) -> tuple[Operation, ...
     on, off = _settings(facts, desired)
     enable, disable = _forwarding(facts, desired)
     tables = tuple(_tables(facts, desired, loaded))
-    told, announced = _mptcp(facts, desired)
+    early, late = _mptcp(facts, desired)
     return (
         *disable,
-        *told,
+        *early,
         *on,
         *put,
         *add,
@@ -67,7 +67,7 @@ def diff(facts: Facts, desired: Desired, loaded: Loaded) -> tuple[Operation, ...
         *_hook(facts, desired),
         *drop_rules,
         *_forget_flows(desired, tables),
-        *announced,
+        *late,
         *drop_routes,
         *off,
     )

@@ -23,6 +23,7 @@ from math import inf
 
 from ifdefault.daemon.controller import events as e
 from ifdefault.daemon.controller.adopt import Adopter
+from ifdefault.daemon.controller.budgets import Budgets
 from ifdefault.daemon.controller.commands import Commands
 from ifdefault.daemon.controller.decision import Primaries, make_decision
 from ifdefault.daemon.controller.effects import SERVER_CHECKS, Effect, ResolveNames, Save
@@ -36,7 +37,6 @@ from ifdefault.daemon.controller.servers import ServerChecks
 from ifdefault.daemon.controller.stale_connections import StaleConnections
 from ifdefault.daemon.controller.state import State
 from ifdefault.daemon.controller.tunnels import Tunnels
-from ifdefault.daemon.controller.usage import Usages
 from ifdefault.daemon.controller.watch import Watcher
 from ifdefault.model.config import Config
 from ifdefault.model.errors import ConfigError
@@ -61,7 +61,7 @@ class Controller:
         self._adopter, self._commands = Adopter(state), Commands(state)
         self._stale, self._returning = StaleConnections(state), ReturningConnections(state)
         self._primaries, self._tunnels = Primaries(state), Tunnels(state)
-        self._usage, self._watcher = Usages(state), Watcher(out)
+        self._budgets, self._watcher = Budgets(state), Watcher(out)
         self._finish_due = False  # whether names or connections may need an update: `_finish`
         self._refresh_s = inf  # when to update the paths again without any event
         self._servers_due_s = inf  # when to decide after servers went down or came back
@@ -136,12 +136,12 @@ class Controller:
                 self._stale.report(event)
             case e.TrafficCounted():
                 follow_lines(state, now, event)
-                if self._usage.observe(event):
+                if self._budgets.observe(event):
                     self._save(now)
             case e.Started():
                 self.names.start(event)
                 self.paths.memories = {(name, family): m for name, family, m in event.memories}
-                self._usage.restored = event.usage
+                self._budgets.restored = event.usage
                 state.start(now, event)
             case _:
                 self._commands.receive(event, now)
@@ -262,7 +262,7 @@ class Controller:
         memories = tuple((*key, memory) for key, memory in self.paths.remembered().items())
         candidates = tuple(self.names.candidates.values())
         returned = tuple((*key, better) for key, better in self.state.returned.items())
-        return Save(memories, candidates, returned, self._usage.saved())
+        return Save(memories, candidates, returned, self._budgets.saved())
 
     # --- plan and apply -------------------------------------------------------------------
 

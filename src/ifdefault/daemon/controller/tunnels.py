@@ -1,7 +1,7 @@
 """When tunnels of WireGuard have to be reached anew: after each decision that may move them.
 
 Rules: only once the rules stand. Which peers that concerns is seen when it is done
-(`daemon.tunnels`); setting one anew that is where it should be changes nothing.
+(`daemon.move_tunnels`); setting one anew that is where it should be changes nothing.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ _FOLLOWS: dict[OnBudget, str] = {
 }
 
 
-class Usages:
+class Budgets:
     """`restored`: what an earlier engine saved, until the first traffic is counted."""
 
     def __init__(self, state: State) -> None:
